@@ -1,0 +1,1 @@
+"""Evaluation of language models: held-out text now, benchmarks by task."""

@@ -1,0 +1,1 @@
+"""Experiments: one file, one literal `Experiment` each, found by file name."""

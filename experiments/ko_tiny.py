@@ -1,0 +1,49 @@
+"""The whole road on a laptop: about 5M parameters on the sample corpus, minutes on two cores.
+
+Command:  make quickstart
+          python -m polyglot_jax.train --experiment=ko_tiny --workdir=quickstart/run
+Hardware: 2 CPU cores.
+Numbers:  ours. The shape keeps the habits of the larger models (parallel residual, half of each
+          head rotated, untied head); batch, steps and learning rate were chosen by running it.
+"""
+
+from polyglot_jax.config import (
+    DataConfig,
+    DataPhase,
+    Experiment,
+    MeshConfig,
+    NeoxConfig,
+    OptimizerConfig,
+    SourceConfig,
+    TrainConfig,
+)
+
+experiment = Experiment(
+    name="ko_tiny",
+    model=NeoxConfig(
+        vocab_size=4096,
+        num_layers=6,
+        d_model=256,
+        num_heads=4,
+        d_ff=1024,
+        rotary_pct=0.5,
+        max_seq_len=256,
+        compute_dtype="float32",  # CPUs are slower in bfloat16
+    ),
+    data=DataConfig(
+        seq_len=256,
+        plan=(DataPhase(sources=(SourceConfig(path="quickstart/shards"),)),),
+    ),
+    optimizer=OptimizerConfig(
+        learning_rate=2e-3,
+        min_learning_rate=2e-4,
+        warmup_fraction=0.05,
+    ),
+    train=TrainConfig(
+        steps=300,
+        batch_size=16,
+        eval_every=100,
+        checkpoint_every=100,
+    ),
+    mesh=MeshConfig(),
+)

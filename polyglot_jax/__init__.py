@@ -1,0 +1,1 @@
+"""polyglot-jax: Korean GPT-NeoX models in JAX, from raw text to a published table."""

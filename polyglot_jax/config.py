@@ -1,0 +1,391 @@
+"""Experiments as frozen dataclasses: what a run is, checked before anything slow happens.
+
+One experiment is one file in `experiments/` that holds one literal `Experiment`. Defaults live here
+and nowhere else; unknown names and keys are errors; `None` means off. This module imports no jax,
+so loading and validating an experiment takes milliseconds.
+"""
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeoxConfig:
+    """Shape and numerics of a GPT-NeoX decoder (`polyglot_jax.models.neox`)."""
+
+    family: ClassVar[str] = "neox"  # the module under polyglot_jax.models
+
+    vocab_size: int  # rows of the embedding, padding included
+    num_layers: int
+    d_model: int
+    num_heads: int
+    d_ff: int
+    rotary_pct: float  # share of each head that is rotated
+    rotary_base: float = 10_000.0
+    max_seq_len: int = 2048  # HF max_position_embeddings
+    layer_norm_eps: float = 1e-5
+    activation: str = "gelu"  # "gelu" is erf, as in HF's config; "gelu_tanh" is NeoX's fused kernel
+    init: str = "small_wang"  # "small_wang" or "normal", GPT-NeoX's two pairs of initialisers
+    compute_dtype: str = "bfloat16"  # parameters, softmax, norm statistics and loss stay float32
+    attention: str = "auto"  # kernel, see polyglot_jax.attention
+    remat: str = "none"  # what the backward pass recomputes, see polyglot_jax.models.neox
+
+    @property
+    def head_dim(self) -> int:
+        return self.d_model // self.num_heads
+
+    @property
+    def rotary_dims(self) -> int:
+        return int(self.head_dim * self.rotary_pct)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One directory of token shards, as `polyglot_jax.data.encode` writes it."""
+
+    path: str  # local or gs://; holds train/ and held_out/
+    weight: float = 1.0  # share of the examples, relative to the other sources of the phase
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataPhase:
+    """What is trained on from one step on. A source that goes on keeps its place in its epoch."""
+
+    from_step: int = 0
+    sources: tuple[SourceConfig, ...]
+    seed: int = 1234  # of the order of examples; GPT-NeoX's default
+    skipped: tuple[tuple[int, int], ...] = ()  # [first, end) batches of this phase never trained on
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """The data plan: append-only, so that (plan, step) decides every batch."""
+
+    seq_len: int = 2048  # tokens predicted per example; an example holds one more
+    plan: tuple[DataPhase, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW as GPT-NeoX uses it; defaults are Pythia's (arXiv 2304.01373, appendix E)."""
+
+    learning_rate: float  # peak
+    min_learning_rate: float
+    schedule: str = "neox_cosine"  # or "cosine": see polyglot_jax.optimizer
+    warmup_fraction: float = 0.01  # of decay_steps
+    decay_steps: int | None = None  # None: train.steps
+    b1: float = 0.9
+    b2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    clip_norm: float = 1.0  # global norm of the gradient
+    trainable: str | None = None  # regular expression over parameter paths; None trains all
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along each mesh axis; `data` is outermost and takes what is left when None."""
+
+    data: int | None = None
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Length of the run, its batch, and what it records."""
+
+    steps: int  # optimizer updates
+    batch_size: int  # sequences per update, over all devices
+    accumulation: int = 1  # microbatches per update
+    seed: int = 0  # of the parameters
+    log_every: int = 10  # steps
+    eval_every: int | None = 1000  # steps; None evaluates at the end only
+    eval_sequences: int = 512  # held-out sequences per evaluation, over all sources
+    checkpoint_every: int = 1000  # steps
+    keep_checkpoints: int = 3  # newest
+    init_from: str | None = None  # HF directory whose weights start the run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that decides a run. Two equal experiments on equal data give equal runs."""
+
+    name: str
+    model: NeoxConfig
+    data: DataConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    mesh: MeshConfig = MeshConfig()
+
+
+# ---- loading
+
+
+def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
+    """Returns the validated experiment of a name in `experiments/` or of a `.py` file.
+
+    Args:
+      name: "ko_tiny", or a path that ends in `.py` to a file that defines `experiment`.
+      overrides: "a.b=c" strings; `c` is parsed by the annotation of field `b`, tuples are indexed
+        by number ("data.plan.0.sources.0.path=/data/ko") or given whole as JSON.
+
+    Raises:
+      ValueError: no such experiment, file or field (with the closest matches), a value that does
+        not fit its type, or fields that do not fit each other.
+    """
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"no experiment file {name!r}")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    else:
+        known = sorted(
+            f.stem for f in _experiments_dir().glob("*.py") if not f.stem.startswith("_")
+        )
+        if name not in known:
+            raise ValueError(f"unknown experiment {name!r}{_closest(name, known)}")
+        module = importlib.import_module(f"experiments.{name}")
+    experiment = getattr(module, "experiment", None)
+    if not isinstance(experiment, Experiment):
+        raise ValueError(f"{name}: the file must define experiment = Experiment(...)")
+    return override(experiment, overrides)
+
+
+def override(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
+    """Applies "a.b=c" strings and validates the result. Raises ValueError as load_experiment."""
+    for item in overrides:
+        path, separator, text = item.partition("=")
+        if not separator:
+            raise ValueError(f"--set {item!r}: expected a.b=value")
+        experiment = _replace_at(experiment, path.split("."), text, where=path)
+    validate(experiment)
+    return experiment
+
+
+def to_dict(experiment: Experiment) -> dict[str, Any]:
+    """Returns the experiment as JSON types; `from_dict` is its inverse."""
+    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+
+
+def from_dict(values: Mapping[str, Any]) -> Experiment:
+    """Builds and validates an experiment. Raises ValueError on unknown or missing keys."""
+    experiment = _build(Experiment, values, where="experiment")
+    validate(experiment)
+    return experiment
+
+
+def to_text(experiment: Experiment) -> str:
+    """Returns one sorted `key = value` line a field: the form of the goldens in tests/goldens."""
+
+    def lines(value: Any, path: str) -> list[str]:
+        if isinstance(value, dict):
+            return [line for k, v in value.items() for line in lines(v, f"{path}.{k}")]
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            return [line for i, v in enumerate(value) for line in lines(v, f"{path}.{i}")]
+        return [f"{path[1:]} = {json.dumps(value)}"]
+
+    return "\n".join(sorted(lines(to_dict(experiment), ""))) + "\n"
+
+
+def _experiments_dir() -> Path:
+    return Path(__file__).resolve().parent.parent / "experiments"
+
+
+def _closest(name: str, known: Sequence[str]) -> str:
+    """Returns the tail of an error line: the likely names first, then what there is."""
+    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"; did you mean {', '.join(matches)}?" if matches else ""
+    return f"{hint} (known: {', '.join(known)})"
+
+
+def _replace_at(node: Any, path: list[str], text: str, where: str) -> Any:
+    head, rest = path[0], path[1:]
+    if isinstance(node, tuple):
+        if not head.isdecimal() or int(head) >= len(node):
+            raise ValueError(f"--set {where}: {head!r} is not an index below {len(node)}")
+        i = int(head)
+        value = _replace_at(node[i], rest, text, where) if rest else _parse(type(node[i]), text, where)
+        return (*node[:i], value, *node[i + 1 :])
+    if not dataclasses.is_dataclass(node):
+        raise ValueError(f"--set {where}: nothing below {head!r} can be set")
+    hints = _field_types(type(node))
+    if head not in hints:
+        raise ValueError(f"--set {where}: unknown key {head!r}{_closest(head, list(hints))}")
+    value = getattr(node, head)
+    value = _replace_at(value, rest, text, where) if rest else _parse(hints[head], text, where)
+    return dataclasses.replace(node, **{head: value})  # type: ignore[type-var]
+
+
+def _field_types(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+
+def _parse(kind: Any, text: str, where: str) -> Any:
+    """Reads an override's text: strings as they are, everything else as JSON (10_000 allowed)."""
+    if kind is str or (kind == str | None and text.lower() not in ("none", "null")):
+        return text
+    if text in ("None", "True", "False"):
+        text = {"None": "null", "True": "true", "False": "false"}[text]
+    try:
+        value = json.loads(text.replace("_", "") if text[:1].isdecimal() else text)
+    except json.JSONDecodeError:
+        raise ValueError(f"--set {where}={text}: not a {_name(kind)}") from None
+    return _build(kind, value, where)
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    """Makes a value of an annotated type out of JSON types, refusing whatever does not fit."""
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected the fields of {_name(kind)}, got {value!r}")
+        hints = _field_types(kind)
+        for key in value:
+            if key not in hints:
+                raise ValueError(f"{where}: unknown key {key!r}{_closest(str(key), list(hints))}")
+        for field in dataclasses.fields(kind):
+            if field.name not in value and field.default is dataclasses.MISSING:
+                raise ValueError(f"{where}: missing key {field.name!r}")
+        return kind(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()})  # type: ignore[operator]
+    if isinstance(kind, types.UnionType):
+        if value is None:
+            return None
+        (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
+        return _build(kind, value, where)
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise ValueError(f"{where}: expected a list, got {value!r}")
+        args = typing.get_args(kind)
+        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
+        if len(kinds) != len(value):
+            raise ValueError(f"{where}: expected {len(kinds)} values, got {value!r}")
+        return tuple(_build(k, v, f"{where}.{i}") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)  # 1e5 steps
+    if type(value) is not kind:
+        raise ValueError(f"{where}: expected {_name(kind)}, got {value!r}")
+    return value
+
+
+def _name(kind: Any) -> str:
+    return getattr(kind, "__name__", str(kind))
+
+
+# ---- validation
+
+
+CHOICES = {
+    "model.activation": ("gelu", "gelu_tanh"),
+    "model.init": ("small_wang", "normal"),
+    "model.compute_dtype": ("bfloat16", "float32"),
+    "model.attention": ("auto", "xla", "cudnn"),
+    "model.remat": ("none", "dots", "full"),
+    "optimizer.schedule": ("neox_cosine", "cosine"),
+}
+
+
+def validate(experiment: Experiment) -> None:
+    """Raises ValueError that names the field, its value and the fix when fields do not fit."""
+    e, m, d, o, t = experiment, experiment.model, experiment.data, experiment.optimizer, experiment.train
+    for path, choices in CHOICES.items():
+        section, field = path.split(".")
+        value = getattr(getattr(e, section), field)
+        if value not in choices:
+            raise ValueError(f"{path}={value!r}: choose one of {', '.join(choices)}")
+
+    positive = {
+        "model": ("vocab_size", "num_layers", "d_model", "num_heads", "d_ff", "max_seq_len"),
+        "data": ("seq_len",),
+        "optimizer": ("learning_rate", "decay_steps", "clip_norm", "eps"),
+        "train": (
+            *("steps", "batch_size", "accumulation", "log_every", "eval_every"),
+            *("eval_sequences", "checkpoint_every", "keep_checkpoints"),
+        ),
+        "mesh": ("data", "fsdp", "tensor"),
+    }
+    for section, fields in positive.items():
+        for field in fields:
+            value = getattr(getattr(e, section), field)
+            _check(value is None or value > 0, f"{section}.{field}={value}: must be above 0")
+
+    def divides(small: str, a: int, large: str, b: int) -> None:
+        _check(b % a == 0, f"{large}={b} is not divisible by {small}={a}; change one of them")
+
+    divides("model.num_heads", m.num_heads, "model.d_model", m.d_model)
+    divides("mesh.tensor", e.mesh.tensor, "model.num_heads", m.num_heads)
+    divides("mesh.tensor", e.mesh.tensor, "model.d_ff", m.d_ff)
+    divides("mesh.tensor", e.mesh.tensor, "model.vocab_size", m.vocab_size)
+    divides("mesh.fsdp", e.mesh.fsdp, "model.d_model", m.d_model)
+    divides("train.accumulation", t.accumulation, "train.batch_size", t.batch_size)
+    divides(
+        "mesh.data * mesh.fsdp",
+        (e.mesh.data or 1) * e.mesh.fsdp,
+        "train.batch_size / train.accumulation",
+        t.batch_size // t.accumulation,
+    )
+    _check(
+        0 < m.rotary_dims <= m.head_dim and m.rotary_dims % 2 == 0,
+        f"model.rotary_pct={m.rotary_pct}: rotates {m.rotary_dims} of {m.head_dim} dims of a head; "
+        "must be an even number between 2 and all of them",
+    )
+    _check(
+        d.seq_len <= m.max_seq_len,
+        f"data.seq_len={d.seq_len} is more than model.max_seq_len={m.max_seq_len}",
+    )
+    _check(
+        0 <= o.min_learning_rate <= o.learning_rate,
+        f"optimizer.min_learning_rate={o.min_learning_rate}: must lie between 0 and "
+        f"optimizer.learning_rate={o.learning_rate}",
+    )
+    _check(
+        0 <= o.warmup_fraction < 1,
+        f"optimizer.warmup_fraction={o.warmup_fraction}: must be at least 0 and below 1",
+    )
+    _validate_plan(d.plan)
+
+
+def _validate_plan(plan: tuple[DataPhase, ...]) -> None:
+    starts = [phase.from_step for phase in plan]
+    _check(bool(plan), "data.plan is empty: give it one phase with its sources")
+    _check(
+        starts[0] == 0 and all(a < b for a, b in zip(starts, starts[1:], strict=False)),
+        f"data.plan: from_step is {starts}; the first must be 0 and each later one larger",
+    )
+    for i, phase in enumerate(plan):
+        where = f"data.plan.{i}"
+        paths = [source.path for source in phase.sources]
+        _check(bool(paths), f"{where}.sources is empty: name at least one directory of shards")
+        _check(len(set(paths)) == len(paths), f"{where}.sources: a path is named twice in {paths}")
+        for source in phase.sources:
+            _check(
+                math.isfinite(source.weight) and source.weight > 0,
+                f"{where}: weight {source.weight} of {source.path!r} must be above 0",
+            )
+        _check(0 <= phase.seed < 2**32, f"{where}.seed={phase.seed}: must fit 32 bits")
+        ends = [0, *(edge for pair in phase.skipped for edge in pair)]
+        _check(
+            ends == sorted(ends) and all(first < end for first, end in phase.skipped),
+            f"{where}.skipped={phase.skipped}: must be rising, disjoint [first, end) pairs",
+        )
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

@@ -1,0 +1,1 @@
+"""Token shards: the format, the encoder, and the mixture that training reads."""

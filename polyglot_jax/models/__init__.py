@@ -1,0 +1,1 @@
+"""Model families: each module gives init(config, key) and loss_sum_and_weight(...)."""
