@@ -240,8 +240,7 @@ def _parse(kind: Any, text: str, where: str) -> Any:
     """Reads an override's text: strings as they are, everything else as JSON (10_000 allowed)."""
     if kind is str or (kind == str | None and text.lower() not in ("none", "null")):
         return text
-    if text in ("None", "True", "False"):
-        text = {"None": "null", "True": "true", "False": "false"}[text]
+    text = {"none": "null", "true": "true", "false": "false"}.get(text.lower(), text)
     try:
         value = json.loads(text.replace("_", "") if text[:1].isdecimal() else text)
     except json.JSONDecodeError:

@@ -1,0 +1,50 @@
+"""How every program starts and fails: absl flags in, one clear line and a true exit code out."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from absl import app, flags, logging
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Parses the flags and runs `main`.
+
+    A user's mistake, which is a ValueError or an OSError, ends in one line on stderr and exit code
+    1; with --verbosity=1 its traceback is shown instead. Any other exception is a bug of ours and
+    shows its traceback. An interrupt exits with 130, as shells expect.
+    """
+
+    def guarded(unused_argv: Sequence[str]) -> int:
+        try:
+            main()
+        except (ValueError, OSError) as error:
+            if logging.get_verbosity() >= logging.DEBUG:
+                raise
+            print(f"error: {one_line(error)}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+        return 0
+
+    app.run(guarded, flags_parser=_parse_flags)
+    raise AssertionError("app.run exits")
+
+
+def one_line(error: BaseException) -> str:
+    """Returns an exception's message without line breaks; its class where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Like absl's own parser, but a misspelt flag is one line and positional words are refused."""
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {one_line(error)} (--help lists the flags)", file=sys.stderr)
+        sys.exit(2)
+    if rest[1:]:
+        print(f"error: unexpected argument {rest[1]!r} (flags are --name=value)", file=sys.stderr)
+        sys.exit(2)
+    return rest
