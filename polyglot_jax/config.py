@@ -219,7 +219,9 @@ def _replace_at(node: Any, path: list[str], text: str, where: str) -> Any:
         if not head.isdecimal() or int(head) >= len(node):
             raise ValueError(f"--set {where}: {head!r} is not an index below {len(node)}")
         i = int(head)
-        value = _replace_at(node[i], rest, text, where) if rest else _parse(type(node[i]), text, where)
+        value = (
+            _replace_at(node[i], rest, text, where) if rest else _parse(type(node[i]), text, where)
+        )
         return (*node[:i], value, *node[i + 1 :])
     if not dataclasses.is_dataclass(node):
         raise ValueError(f"--set {where}: nothing below {head!r} can be set")
@@ -273,7 +275,9 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
         if len(kinds) != len(value):
             raise ValueError(f"{where}: expected {len(kinds)} values, got {value!r}")
-        return tuple(_build(k, v, f"{where}.{i}") for i, (k, v) in enumerate(zip(kinds, value, strict=True)))
+        return tuple(
+            _build(k, v, f"{where}.{i}") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
+        )
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -302,7 +306,13 @@ CHOICES = {
 
 def validate(experiment: Experiment) -> None:
     """Raises ValueError that names the field, its value and the fix when fields do not fit."""
-    e, m, d, o, t = experiment, experiment.model, experiment.data, experiment.optimizer, experiment.train
+    e, m, d, o, t = (
+        experiment,
+        experiment.model,
+        experiment.data,
+        experiment.optimizer,
+        experiment.train,
+    )
     for path, choices in CHOICES.items():
         section, field = path.split(".")
         value = getattr(getattr(e, section), field)

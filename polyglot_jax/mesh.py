@@ -1,0 +1,117 @@
+"""The device mesh, and the one table that says how every array lies on it.
+
+Model code names the logical axes of its arrays; `RULES` maps each name to mesh axes. Changing the
+sharding strategy is editing that table. Names that are not in it, two axes of one array on the same
+mesh axis, and dimensions that do not divide raise.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from polyglot_jax.config import MeshConfig
+
+AXES = ("data", "fsdp", "tensor")  # outermost first: data is the one that crosses hosts and slices
+
+RULES: dict[str, tuple[str, ...]] = {
+    # activations
+    "batch": ("data", "fsdp"),
+    "sequence": (),
+    "residual": (),  # d_model of an activation: whole, since the batch already takes fsdp
+    # parameters
+    "layers": (),  # stacked by scan
+    "embed": ("fsdp",),  # d_model of a matrix
+    "norm": (),  # d_model of a vector: too small to be worth gathering
+    "qkv": (),
+    "heads": ("tensor",),
+    "head_dim": (),
+    "mlp": ("tensor",),
+    "vocab": ("tensor",),
+}
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the (data, fsdp, tensor) mesh over all devices, or over those given.
+
+    Raises:
+      ValueError: the number of devices is not a multiple of fsdp * tensor, or not the product of
+        the three sizes where all three are set.
+    """
+    devices = jax.devices() if devices is None else devices
+    inner = config.fsdp * config.tensor
+    data = config.data or len(devices) // inner
+    if data * inner != len(devices):
+        sizes = f"data={config.data}, fsdp={config.fsdp}, tensor={config.tensor}"
+        raise ValueError(
+            f"mesh ({sizes}) does not fit {len(devices)} devices; "
+            "set mesh.data, mesh.fsdp and mesh.tensor so that their product is that number"
+        )
+    return jax.make_mesh(
+        (data, config.fsdp, config.tensor),
+        AXES,
+        axis_types=(AxisType.Auto,) * len(AXES),
+        devices=devices,
+    )
+
+
+def partition_spec(names: Sequence[str | None], where: str = "array") -> PartitionSpec:
+    """Maps the logical names of an array's dimensions to mesh axes.
+
+    Raises:
+      ValueError: a name is not in `RULES`, or two dimensions claim one mesh axis.
+    """
+    taken: dict[str, str] = {}
+    entries: list[tuple[str, ...] | str | None] = []
+    for name in names:
+        if name is None or name not in RULES:
+            raise ValueError(f"{where}: no rule for logical axis {name!r} in {tuple(names)}")
+        axes = RULES[name]
+        for axis in axes:
+            if axis in taken:
+                raise ValueError(
+                    f"{where}: logical axes {taken[axis]!r} and {name!r} both map to mesh axis {axis!r}"
+                )
+            taken[axis] = name
+        entries.append(axes[0] if len(axes) == 1 else axes or None)
+    return PartitionSpec(*entries)
+
+
+def named_sharding(
+    mesh: Mesh, names: Sequence[str | None], shape: Sequence[int], where: str = "array"
+) -> NamedSharding:
+    """Returns the sharding of one array. Raises ValueError as `partition_spec`, and for a
+    dimension that its mesh axes do not divide."""
+    if len(names) != len(shape):
+        raise ValueError(
+            f"{where}: {len(names)} axis names {tuple(names)} for shape {tuple(shape)}"
+        )
+    spec = partition_spec(names, where)
+    for name, size in zip(names, shape, strict=True):
+        assert name is not None
+        parts = math.prod(mesh.shape[axis] for axis in RULES[name])
+        if size % parts:
+            raise ValueError(
+                f"{where}: dimension {name!r} of size {size} is not divisible by the {parts} "
+                f"devices along mesh axes {RULES[name]}"
+            )
+    return NamedSharding(mesh, spec)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of arrays that every device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of a batch: examples, the leading dimension, over data and fsdp."""
+    return NamedSharding(mesh, partition_spec(("batch",)))
+
+
+def constrain(x: Any, *names: str) -> Any:
+    """Pins an activation to its place on the mesh set by `jax.set_mesh`; no mesh, no effect."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, partition_spec(names))

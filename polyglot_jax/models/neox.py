@@ -1,0 +1,307 @@
+"""GPT-NeoX in linen: parallel residual, partial rotary embedding, untied head.
+
+The architecture and its numbers are those of GPT-NeoX (branch multilingual-ko) as released in
+transformers' GPTNeoX, which the tests hold it to. Layers are stacked and run under one scan.
+Everything that knows a shape of this model is in this file: parameters with their logical axes,
+the forward pass with or without a key-value cache, the loss, and the exact counts.
+
+Shape suffixes: B batch, T query time, S key time, D model, H heads, K head dim, R rotary dims,
+F feed-forward, V vocabulary, N layers.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from polyglot_jax.attention import attention
+from polyglot_jax.config import NeoxConfig
+from polyglot_jax.mesh import constrain
+
+Params = Mapping[str, Any]
+
+REMAT_POLICIES = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep matmul outputs
+    "full": jax.checkpoint_policies.nothing_saveable,  # keep the input of each layer
+}
+
+
+@flax.struct.dataclass
+class KVCache:
+    """Keys and values of all layers; `length` counts the columns that are filled.
+
+    Rows of unequal length are padded on the left, so all rows fill the same columns: `mask_BS` is
+    false on the padding, and positions are counted from each row's first token.
+    """
+
+    k_NBSHK: jax.Array
+    v_NBSHK: jax.Array
+    mask_BS: jax.Array
+    length: jax.Array  # int32 scalar
+
+
+def init_cache(config: NeoxConfig, mask_BS: jax.Array) -> KVCache:
+    """Returns an empty cache for S columns, in the compute dtype."""
+    B, S = mask_BS.shape
+    shape = (config.num_layers, B, S, config.num_heads, config.head_dim)
+    zeros = jnp.zeros(shape, config.compute_dtype)
+    return KVCache(k_NBSHK=zeros, v_NBSHK=zeros, mask_BS=mask_BS, length=jnp.int32(0))
+
+
+# ---- initialisers: standard deviations of GPT-NeoX's init_functions.py
+
+
+def _input_std(config: NeoxConfig) -> float:
+    """Embedding, QKV, first MLP matrix and head: small_init (arXiv 1910.05895) or 0.02."""
+    return math.sqrt(2 / (5 * config.d_model)) if config.init == "small_wang" else 0.02
+
+
+def _output_std(config: NeoxConfig) -> float:
+    """The two matrices that write to the residual: wang_init (GPT-J) or 0.02 / sqrt(2 N)."""
+    if config.init == "small_wang":
+        return 2 / (config.num_layers * math.sqrt(config.d_model))
+    return 0.02 / math.sqrt(2 * config.num_layers)
+
+
+def _normal(std: float, *names: str) -> nn.initializers.Initializer:
+    return nn.with_logical_partitioning(nn.initializers.normal(std), names)
+
+
+def _zeros(*names: str) -> nn.initializers.Initializer:
+    return nn.with_logical_partitioning(nn.initializers.zeros_init(), names)
+
+
+def _layer_norm(config: NeoxConfig, name: str) -> nn.LayerNorm:
+    return nn.LayerNorm(
+        epsilon=config.layer_norm_eps,
+        dtype=config.compute_dtype,
+        use_fast_variance=False,  # E[x^2] - E[x]^2 cancels where the mean is large
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones_init(), ("norm",)),
+        bias_init=_zeros("norm"),
+        name=name,
+    )
+
+
+# ---- rotary embedding
+
+
+def rotary_angles(config: NeoxConfig, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns cos and sin of the angles, float32 [B, T, 1, R/2]."""
+    R = config.rotary_dims
+    inverse_frequency = config.rotary_base ** (-jnp.arange(0, R, 2, dtype=jnp.float32) / R)
+    angles = positions_BT[..., None, None].astype(jnp.float32) * inverse_frequency
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x_BTHK: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
+    """Rotates the first R dims of each head, halves against each other (not GPT-J's pairs)."""
+    half = cos.shape[-1]
+    # In float32: bfloat16 has 8 bits, too few for the product of a long position's angle.
+    x1 = x_BTHK[..., :half].astype(jnp.float32)
+    x2 = x_BTHK[..., half : 2 * half].astype(jnp.float32)
+    rotated = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)
+    return jnp.concatenate([rotated.astype(x_BTHK.dtype), x_BTHK[..., 2 * half :]], axis=-1)
+
+
+# ---- the model
+
+
+class Attention(nn.Module):
+    """Self-attention with QKV fused per head, [q | k | v], as GPT-NeoX and HF store it."""
+
+    config: NeoxConfig
+
+    @nn.compact
+    def __call__(self, x_BTD, rotary, cache_kv, mask_BTS, length):  # noqa: ANN001, ANN204
+        c = self.config
+        qkv_BT3HK = nn.DenseGeneral(
+            (c.num_heads, 3, c.head_dim),
+            dtype=c.compute_dtype,
+            kernel_init=_normal(_input_std(c), "embed", "heads", "qkv", "head_dim"),
+            bias_init=_zeros("heads", "qkv", "head_dim"),
+            name="query_key_value",
+        )(x_BTD)
+        q_BTHK, k_BTHK, v_BTHK = (qkv_BT3HK[..., i, :] for i in range(3))
+        q_BTHK, k_BTHK = rotate(q_BTHK, *rotary), rotate(k_BTHK, *rotary)
+        k_BSHK, v_BSHK = k_BTHK, v_BTHK
+        if cache_kv is not None:
+            k_BSHK, v_BSHK = cache_kv = tuple(
+                jax.lax.dynamic_update_slice_in_dim(old, new, length, axis=1)
+                for old, new in zip(cache_kv, (k_BTHK, v_BTHK), strict=True)
+            )
+        out_BTHK = attention(q_BTHK, k_BSHK, v_BSHK, kernel=c.attention, mask_BTS=mask_BTS)
+        out_BTD = nn.DenseGeneral(
+            c.d_model,
+            axis=(-2, -1),
+            dtype=c.compute_dtype,
+            kernel_init=_normal(_output_std(c), "heads", "head_dim", "embed"),
+            bias_init=_zeros("norm"),
+            name="dense",
+        )(out_BTHK)
+        return out_BTD, cache_kv
+
+
+class MLP(nn.Module):
+    config: NeoxConfig
+
+    @nn.compact
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        c = self.config
+        x_BTF = nn.DenseGeneral(
+            c.d_ff,
+            dtype=c.compute_dtype,
+            kernel_init=_normal(_input_std(c), "embed", "mlp"),
+            bias_init=_zeros("mlp"),
+            name="dense_h_to_4h",
+        )(x_BTD)
+        x_BTF = jax.nn.gelu(x_BTF, approximate=c.activation == "gelu_tanh")
+        return nn.DenseGeneral(
+            c.d_model,
+            dtype=c.compute_dtype,
+            kernel_init=_normal(_output_std(c), "mlp", "embed"),
+            bias_init=_zeros("norm"),
+            name="dense_4h_to_h",
+        )(x_BTF)
+
+
+class Block(nn.Module):
+    """One layer: x + attention(norm1(x)) + mlp(norm2(x))."""
+
+    config: NeoxConfig
+
+    @nn.compact
+    def __call__(self, x_BTD, cache_kv, rotary, mask_BTS, length):  # noqa: ANN001, ANN204
+        c = self.config
+        attention_BTD, cache_kv = Attention(c, name="attention")(
+            _layer_norm(c, "input_layernorm")(x_BTD), rotary, cache_kv, mask_BTS, length
+        )
+        mlp_BTD = MLP(c, name="mlp")(_layer_norm(c, "post_attention_layernorm")(x_BTD))
+        x_BTD = constrain(x_BTD + attention_BTD + mlp_BTD, "batch", "sequence", "residual")
+        return x_BTD, cache_kv
+
+
+class NeoX(nn.Module):
+    """Tokens to logits. Without a cache the attention is causal over the whole input."""
+
+    config: NeoxConfig
+
+    @nn.compact
+    def __call__(
+        self, tokens_BT: jax.Array, cache: KVCache | None = None
+    ) -> tuple[jax.Array, KVCache | None]:
+        """Returns float32 logits_BTV, and the cache extended by T columns if one was given."""
+        c = self.config
+        T = tokens_BT.shape[1]
+        if cache is None:
+            positions_BT, cache_kv, mask_BTS, length = jnp.arange(T)[None], None, None, None
+        else:
+            length, cache_kv = cache.length, (cache.k_NBSHK, cache.v_NBSHK)
+            positions_BS = jnp.cumsum(cache.mask_BS, axis=1) - 1
+            positions_BT = jax.lax.dynamic_slice_in_dim(positions_BS, length, T, axis=1)
+            past_TS = jnp.arange(cache.mask_BS.shape[1]) <= (length + jnp.arange(T))[:, None]
+            mask_BTS = cache.mask_BS[:, None, :] & past_TS
+
+        embedding_VD = self.param(
+            "embed_in", _normal(_input_std(c), "vocab", "embed"), (c.vocab_size, c.d_model)
+        )
+        # Gathered over fsdp before the lookup: rows of a table cut along D cannot go to a batch
+        # that is cut along the same mesh axis without replicating everything.
+        embedding_VD = constrain(embedding_VD.astype(c.compute_dtype), "vocab", "residual")
+        x_BTD = embedding_VD[tokens_BT]
+        x_BTD = constrain(x_BTD, "batch", "sequence", "residual")
+
+        block = Block
+        if c.remat != "none":
+            block = nn.remat(Block, policy=REMAT_POLICIES[c.remat], prevent_cse=False)
+        layers = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
+            length=c.num_layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(c, name="layers")
+        rotary = rotary_angles(c, positions_BT)
+        x_BTD, cache_kv = layers(x_BTD, cache_kv, rotary, mask_BTS, length)
+
+        x_BTD = _layer_norm(c, "final_layer_norm")(x_BTD)
+        logits_BTV = nn.DenseGeneral(
+            c.vocab_size,
+            use_bias=False,
+            dtype=c.compute_dtype,
+            kernel_init=_normal(_input_std(c), "embed", "vocab"),
+            name="embed_out",
+        )(x_BTD)
+        if cache is not None:
+            assert cache_kv is not None
+            cache = cache.replace(k_NBSHK=cache_kv[0], v_NBSHK=cache_kv[1], length=length + T)
+        return logits_BTV.astype(jnp.float32), cache  # softmax and loss are float32
+
+
+# ---- the family's interface: pure functions of (config, params)
+
+
+def init(config: NeoxConfig, key: jax.Array) -> Params:
+    """Returns float32 parameters, a nested dict of arrays."""
+    return nn.meta.unbox(_init_boxed(config, key))
+
+
+def logical_axes(config: NeoxConfig) -> Params:
+    """Returns the tree of `init` with a tuple of logical axis names (see mesh.RULES) per array."""
+    boxed = jax.eval_shape(partial(_init_boxed, config), jax.random.key(0))
+    is_box = lambda leaf: isinstance(leaf, nn.meta.AxisMetadata)  # noqa: E731
+    return jax.tree.map(lambda box: tuple(box.names), boxed, is_leaf=is_box)
+
+
+def _init_boxed(config: NeoxConfig, key: jax.Array) -> Params:
+    return NeoX(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def apply(
+    config: NeoxConfig, params: Params, tokens_BT: jax.Array, cache: KVCache | None = None
+) -> tuple[jax.Array, KVCache | None]:
+    """Returns (float32 logits_BTV, cache), see `NeoX`."""
+    return NeoX(config).apply({"params": params}, tokens_BT, cache)
+
+
+def loss_sum_and_weight(
+    config: NeoxConfig, params: Params, batch: Mapping[str, jax.Array], key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the summed cross-entropy in nats and the summed weight, float32 scalars.
+
+    Over the whole padded vocabulary, as GPT-NeoX: the dummy columns are trained down, not masked.
+
+    Args:
+      batch: inputs_BT and targets_BT int32, weights_BT float32.
+      key: unused; the family trains without dropout.
+    """
+    del key
+    logits_BTV, _ = apply(config, params, batch["inputs"])
+    targets_BT, weights_BT = batch["targets"], batch["weights"]
+    target_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
+    loss_BT = jax.nn.logsumexp(logits_BTV, axis=-1) - target_BT
+    return jnp.sum(loss_BT * weights_BT), jnp.sum(weights_BT)
+
+
+def num_params(config: NeoxConfig) -> int:
+    """Returns the exact number of parameters: 2 V D + N (12 D^2 + 13 D) + 2 D for F = 4 D."""
+    D, F, V, N = config.d_model, config.d_ff, config.vocab_size, config.num_layers
+    attention_params = D * 3 * D + 3 * D + D * D + D
+    mlp_params = D * F + F + F * D + D
+    norms = 2 * 2 * D
+    return 2 * V * D + N * (attention_params + mlp_params + norms) + 2 * D
+
+
+def flops_per_token(config: NeoxConfig, seq_len: int) -> int:
+    """Returns the floating-point operations of forward and backward per token, for MFU.
+
+    Convention: matrix products only, backward twice the forward, no recomputation counted, the
+    embedding lookup free, and attention halved for causality: 6 (N (4 D^2 + 2 D F) + V D) + 6 N T D.
+    """
+    D, F, V, N = config.d_model, config.d_ff, config.vocab_size, config.num_layers
+    return 6 * (N * (4 * D * D + 2 * D * F) + V * D) + 6 * N * seq_len * D

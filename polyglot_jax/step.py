@@ -1,0 +1,201 @@
+"""One training step and one evaluation step: pure functions of (experiment, state, batch).
+
+`train` jits them over a mesh; the benchmarks and `plan` compile the very same functions.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+
+from polyglot_jax.config import Experiment, NeoxConfig
+from polyglot_jax.mesh import batch_sharding, constrain, named_sharding, replicated
+from polyglot_jax.optimizer import make_optimizer, make_schedule
+
+Batch = Mapping[str, jax.Array]
+
+
+@flax.struct.dataclass
+class TrainState:
+    """A pytree of arrays. `step` is the number of updates done."""
+
+    step: jax.Array  # int32 scalar
+    params: Any
+    opt_state: Any
+
+
+def family(config: NeoxConfig) -> Any:
+    """Returns the module of the model's family.
+
+    A family gives init(config, key), logical_axes(config), loss_sum_and_weight(config, params,
+    batch, key), num_params(config) and flops_per_token(config, seq_len).
+    """
+    return importlib.import_module(f"polyglot_jax.models.{config.family}")
+
+
+# ---- state
+
+
+def init_params(experiment: Experiment) -> Any:
+    """Returns fresh float32 parameters from train.seed."""
+    model = family(experiment.model)
+    return model.init(experiment.model, jax.random.key(experiment.train.seed))
+
+
+def init_state(experiment: Experiment, params: Any) -> TrainState:
+    """Returns the state before the first update, around the given parameters."""
+    optimizer = make_optimizer(experiment.optimizer, experiment.train.steps, params)
+    return TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
+
+
+def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
+    """Returns the state as `jax.ShapeDtypeStruct`s that carry their shardings on the mesh.
+
+    The optimizer's moments lie as their parameters do; its counters are replicated.
+
+    Raises:
+      ValueError: a parameter has no rule or does not divide, see `polyglot_jax.mesh`.
+    """
+    params = jax.eval_shape(lambda: init_params(experiment))
+
+    def place(path: Any, shape: jax.ShapeDtypeStruct, names: tuple[str, ...]) -> NamedSharding:
+        where = "/".join(str(key.key) for key in path)
+        return named_sharding(mesh, names, shape.shape, where)
+
+    shardings = jax.tree_util.tree_map_with_path(
+        place, params, family(experiment.model).logical_axes(experiment.model)
+    )
+    state = jax.eval_shape(lambda p: init_state(experiment, p), params)
+    optimizer = make_optimizer(experiment.optimizer, experiment.train.steps, params)
+
+    def is_masked(leaf: Any) -> bool:
+        return isinstance(leaf, optax.MaskedNode)  # stands for a frozen parameter
+
+    opt_shardings = optax.tree_utils.tree_map_params(
+        optimizer,
+        lambda leaf, sharding: leaf if is_masked(leaf) else sharding,
+        state.opt_state,
+        shardings,
+        transform_non_params=lambda leaf: replicated(mesh),
+        is_leaf=is_masked,
+    )
+    placed = TrainState(step=replicated(mesh), params=shardings, opt_state=opt_shardings)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        state,
+        placed,
+    )
+
+
+def shardings_of(abstract: Any) -> Any:
+    """Returns the tree of shardings of a tree of `jax.ShapeDtypeStruct`s."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+# ---- steps
+
+
+def train_step(
+    experiment: Experiment, state: TrainState, batch: Batch
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Does one update.
+
+    Args:
+      batch: arrays with the examples of the update along the leading dimension, in order.
+    Returns:
+      The new state (no new step is half-applied), and float32 scalars: loss (nats per unit of
+      weight), weight, grad_norm (before clipping), learning_rate, bits_per_byte.
+    """
+    key = jax.random.fold_in(jax.random.key(experiment.train.seed), state.step)
+    loss_sum, weight, grads = _accumulate_gradients(experiment, state.params, batch, key)
+    grads = jax.tree.map(lambda g: g / weight, grads)
+
+    optimizer = make_optimizer(experiment.optimizer, experiment.train.steps, state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    schedule = make_schedule(experiment.optimizer, experiment.train.steps)
+    metrics = {
+        "loss": loss_sum / weight,
+        "weight": weight,
+        "grad_norm": optax.tree.norm(grads),
+        "learning_rate": schedule(state.step),
+        "bits_per_byte": loss_sum / jnp.log(2.0) / jnp.sum(batch["num_bytes"]),
+    }
+    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+
+def _accumulate_gradients(
+    experiment: Experiment, params: Any, batch: Batch, key: jax.Array
+) -> tuple[jax.Array, jax.Array, Any]:
+    """Sums loss, weight and gradient over the microbatches of a batch.
+
+    Sums are divided once, by the caller: a mean of means would give the tokens of a short
+    microbatch more weight.
+    """
+    accumulation = experiment.train.accumulation
+    loss_sum_and_weight = family(experiment.model).loss_sum_and_weight
+
+    def loss_fn(params: Any, microbatch: Batch, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return loss_sum_and_weight(experiment.model, params, microbatch, key)
+
+    def microstep(carry: Any, xs: tuple[Batch, jax.Array]) -> tuple[Any, None]:
+        microbatch, i = xs
+        microbatch = {k: constrain(v, "batch") for k, v in microbatch.items()}
+        (loss_sum, weight), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            params, microbatch, jax.random.fold_in(key, i)
+        )
+        return jax.tree.map(jnp.add, carry, (loss_sum, weight, grads)), None
+
+    # Microbatch i takes every accumulation-th example, so each device cuts up its own examples.
+    microbatches = {
+        k: v.reshape(-1, accumulation, *v.shape[1:]).swapaxes(0, 1) for k, v in batch.items()
+    }
+    zeros = (jnp.float32(0), jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+    sums, _ = jax.lax.scan(microstep, zeros, (microbatches, jnp.arange(accumulation)))
+    return sums
+
+
+def eval_step(experiment: Experiment, params: Any, batch: Batch) -> dict[str, jax.Array]:
+    """Returns the sums of loss (nats), weight and bytes over a held-out batch."""
+    loss_sum, weight = family(experiment.model).loss_sum_and_weight(
+        experiment.model, params, batch, jax.random.key(0)
+    )
+    return {"loss_sum": loss_sum, "weight": weight, "num_bytes": jnp.sum(batch["num_bytes"])}
+
+
+# ---- compiled over a mesh
+
+
+def jit_init(experiment: Experiment, mesh: Mesh) -> Any:
+    """Returns the compiled initialiser () -> TrainState; every array is born on its devices."""
+    shardings = shardings_of(abstract_state(experiment, mesh))
+    return jax.jit(lambda: init_state(experiment, init_params(experiment)), out_shardings=shardings)
+
+
+def jit_train_step(experiment: Experiment, mesh: Mesh) -> Any:
+    """Returns the compiled (state, batch) -> (state, metrics); the old state is given up.
+
+    Call it under `jax.set_mesh(mesh)`.
+    """
+    shardings = shardings_of(abstract_state(experiment, mesh))
+    return jax.jit(
+        lambda state, batch: train_step(experiment, state, batch),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=(shardings, replicated(mesh)),
+        donate_argnums=0,
+    )
+
+
+def jit_eval_step(experiment: Experiment, mesh: Mesh) -> Any:
+    """Returns the compiled (params, batch) -> sums. Call it under `jax.set_mesh(mesh)`."""
+    shardings = shardings_of(abstract_state(experiment, mesh).params)
+    return jax.jit(
+        lambda params, batch: eval_step(experiment, params, batch),
+        in_shardings=(shardings, batch_sharding(mesh)),
+        out_shardings=replicated(mesh),
+    )
