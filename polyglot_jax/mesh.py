@@ -6,10 +6,11 @@ mesh axis, and dimensions that do not divide raise.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from polyglot_jax.config import MeshConfig
@@ -72,7 +73,8 @@ def partition_spec(names: Sequence[str | None], where: str = "array") -> Partiti
         for axis in axes:
             if axis in taken:
                 raise ValueError(
-                    f"{where}: logical axes {taken[axis]!r} and {name!r} both map to mesh axis {axis!r}"
+                    f"{where}: logical axes {taken[axis]!r} and {name!r} both map to mesh axis "
+                    f"{axis!r}"
                 )
             taken[axis] = name
         entries.append(axes[0] if len(axes) == 1 else axes or None)
@@ -108,6 +110,24 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of a batch: examples, the leading dimension, over data and fsdp."""
     return NamedSharding(mesh, partition_spec(("batch",)))
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Returns the rising numbers of the examples of a global batch that this process holds."""
+    slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    numbers = np.arange(batch_size)
+    return np.unique(np.concatenate([numbers[index] for index in slices if index is not None]))
+
+
+def put_batch(mesh: Mesh, rows: Mapping[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:
+    """Makes global arrays of batch_size examples out of this process's `local_rows`."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(
+            sharding, array, (batch_size, *array.shape[1:])
+        )
+        for name, array in rows.items()
+    }
 
 
 def constrain(x: Any, *names: str) -> Any:

@@ -92,11 +92,13 @@ def make_optimizer(
       steps: length of the run, see `make_schedule`.
       params: the parameter tree, of arrays or of shapes.
     """
-    chain = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
-        optax.add_decayed_weights(config.weight_decay, mask=decay_mask),
-        optax.scale_by_learning_rate(make_schedule(config, steps)),
+    schedule = make_schedule(config, steps)
+    # Named, so that a checkpoint's paths say what they hold and do not shift with the chain.
+    chain = optax.named_chain(
+        ("clip", optax.clip_by_global_norm(config.clip_norm)),
+        ("adam", optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps)),
+        ("decay", optax.add_decayed_weights(config.weight_decay, mask=decay_mask)),
+        ("schedule", optax.scale_by_learning_rate(schedule)),
     )
     if config.trainable is None:
         return chain

@@ -117,7 +117,7 @@ class Attention(nn.Module):
     config: NeoxConfig
 
     @nn.compact
-    def __call__(self, x_BTD, rotary, cache_kv, mask_BTS, length):  # noqa: ANN001, ANN204
+    def __call__(self, x_BTD, rotary, cache_kv, mask_BTS, length):
         c = self.config
         qkv_BT3HK = nn.DenseGeneral(
             (c.num_heads, 3, c.head_dim),
@@ -175,7 +175,7 @@ class Block(nn.Module):
     config: NeoxConfig
 
     @nn.compact
-    def __call__(self, x_BTD, cache_kv, rotary, mask_BTS, length):  # noqa: ANN001, ANN204
+    def __call__(self, x_BTD, cache_kv, rotary, mask_BTS, length):
         c = self.config
         attention_BTD, cache_kv = Attention(c, name="attention")(
             _layer_norm(c, "input_layernorm")(x_BTD), rotary, cache_kv, mask_BTS, length
@@ -301,7 +301,8 @@ def flops_per_token(config: NeoxConfig, seq_len: int) -> int:
     """Returns the floating-point operations of forward and backward per token, for MFU.
 
     Convention: matrix products only, backward twice the forward, no recomputation counted, the
-    embedding lookup free, and attention halved for causality: 6 (N (4 D^2 + 2 D F) + V D) + 6 N T D.
+    embedding lookup free, and attention halved for causality:
+    6 (N (4 D^2 + 2 D F) + V D) + 6 N T D.
     """
     D, F, V, N = config.d_model, config.d_ff, config.vocab_size, config.num_layers
     return 6 * (N * (4 * D * D + 2 * D * F) + V * D) + 6 * N * seq_len * D

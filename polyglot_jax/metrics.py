@@ -1,0 +1,144 @@
+"""What a run records: JSON lines first, TensorBoard second, one status line with fixed fields."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import jax
+from etils import epath
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from polyglot_jax.devices import peak_flops
+
+
+class RunLog:
+    """The record of one run; only process 0 writes.
+
+    `metrics.jsonl` has one object a line: the step (updates done) and flat, prefixed values,
+    "train/..." or "held_out/...". On resume, lines of steps that will be run again are dropped, so
+    a killed run leaves the record of an uninterrupted one.
+    """
+
+    def __init__(
+        self,
+        workdir: epath.Path,
+        *,
+        start_step: int,
+        end_step: int,
+        tokens_per_step: int,
+        flops_per_token: int,
+    ):
+        self._is_writer = jax.process_index() == 0
+        self._tokens_per_step = tokens_per_step
+        self._flops_per_token = flops_per_token
+        device = jax.devices()[0]
+        self._peak = peak_flops(device.device_kind)
+        self._end_step = end_step
+        self._since = (time.perf_counter(), start_step)
+        self._paused = 0.0
+        if not self._is_writer:
+            return
+        path = workdir / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.exists() else []
+        kept = [line for line in lines if 0 < start_step >= _step_of(line)]
+        rewritten = path.with_name("metrics.jsonl.tmp")
+        rewritten.write_text("".join(line + "\n" for line in kept))
+        rewritten.replace(path)
+        self._jsonl = path.open("a")
+        self._board = SummaryWriter(os.fspath(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._bar = tqdm(
+            total=end_step, initial=start_step, unit="step", disable=None, dynamic_ncols=True
+        )
+        if self._peak is None:
+            self.say(f"no peak FLOP/s is known for {device.device_kind!r}: MFU is not reported")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._is_writer:
+            self._bar.close()
+            self._jsonl.close()
+            self._board.close()
+
+    def say(self, text: str) -> None:
+        """Prints one line, above the bar where there is one."""
+        if self._is_writer:
+            self._bar.write(text, file=sys.stdout)
+            sys.stdout.flush()
+
+    def paused(self, seconds: float) -> None:
+        """Takes time that was not spent on steps, such as an evaluation, out of the throughput."""
+        self._paused += seconds
+
+    def train(self, step: int, values: Mapping[str, Any], epochs: Mapping[str, float]) -> None:
+        """Records a finished training step: its metrics, the epoch of each source, the speed."""
+        now = time.perf_counter()
+        then, first = self._since
+        seconds = max(now - then - self._paused, 1e-9)
+        self._since, self._paused = (now, step), 0.0
+        speed = (step - first) * self._tokens_per_step / seconds
+        values = {k: float(v) for k, v in values.items()} | {"tokens_per_second": speed}
+        if self._peak is not None:
+            peak = self._peak * jax.device_count()
+            values["mfu"] = speed * self._flops_per_token / peak
+        values |= {f"epoch/{name}": epoch for name, epoch in epochs.items()}
+        self._write(step, "train", values)
+        if self._is_writer:
+            self._bar.update(step - self._bar.n)
+        self.say(self._status(step, values, epochs))
+
+    def held_out(self, step: int, values: Mapping[str, float]) -> None:
+        """Records an evaluation: loss (nats per token), bits_per_byte, tokens."""
+        self._write(step, "held_out", values)
+        self.say(
+            f"step {step:>7,}  held-out loss {values['loss']:.4f}  "
+            f"bits per byte {values['bits_per_byte']:.4f}"
+        )
+
+    def _status(self, step: int, values: Mapping[str, float], epochs: Mapping[str, float]) -> str:
+        speed = values["tokens_per_second"]
+        eta = int((self._end_step - step) * self._tokens_per_step / speed)
+        mfu = f"{values['mfu']:6.1%}" if "mfu" in values else "     -"
+        return (
+            f"step {step:>7,}/{self._end_step:,}  loss {values['loss']:.4f}  "
+            f"bpb {values['bits_per_byte']:.4f}  lr {values['learning_rate']:.2e}  "
+            f"grad {values['grad_norm']:.3f}  epoch {max(epochs.values()):.2f}  "
+            f"tok/s {speed:,.0f}  mfu {mfu}  eta {eta // 3600}:{eta // 60 % 60:02}:{eta % 60:02}"
+        )
+
+    def _write(self, step: int, prefix: str, values: Mapping[str, float]) -> None:
+        if not self._is_writer:
+            return
+        record = {"step": step} | {f"{prefix}/{name}": value for name, value in values.items()}
+        self._jsonl.write(json.dumps(record) + "\n")
+        self._jsonl.flush()
+        for name, value in record.items():
+            if name != "step":
+                self._board.add_scalar(name, value, step)
+
+
+def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
+    """Returns the records of a run in order. Raises ValueError if there are none."""
+    path = epath.Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        raise ValueError(f"no {path}: is it the --workdir of a training run?")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _step_of(line: str) -> float:
+    """Returns the step of a line; a last line cut off by a kill belongs to no step."""
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:
+        return float("inf")

@@ -1,0 +1,43 @@
+"""Pictures of a run, for people who look before they read."""
+
+import matplotlib
+from etils import epath
+
+from polyglot_jax.metrics import read_metrics
+
+matplotlib.use("Agg")  # files only, on machines with no display
+
+import matplotlib.pyplot as plt  # noqa: E402
+
+
+def plot_run(workdir: epath.PathLike) -> epath.Path:
+    """Draws bits per byte, learning rate and gradient norm over the steps to WORKDIR/curve.png.
+
+    Raises:
+      ValueError: the run has recorded nothing.
+    """
+    records = read_metrics(workdir)
+    panels = (
+        ("bits per byte", ("train/bits_per_byte", "held_out/bits_per_byte")),
+        ("learning rate", ("train/learning_rate",)),
+        ("gradient norm", ("train/grad_norm",)),
+    )
+    figure, axes = plt.subplots(
+        len(panels), 1, figsize=(8, 9), sharex=True, height_ratios=(3, 1, 1), layout="constrained"
+    )
+    for axis, (title, names) in zip(axes, panels, strict=True):
+        for name in names:
+            points = [(record["step"], record[name]) for record in records if name in record]
+            if points:
+                marker = "o" if name.startswith("held_out") else None
+                label = name.split("/")[0].replace("_", "-")
+                axis.plot(*zip(*points, strict=True), marker=marker, label=label)
+        axis.set_ylabel(title)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    axes[-1].set_xlabel("step")
+    path = epath.Path(workdir) / "curve.png"
+    with path.open("wb") as file:
+        figure.savefig(file, dpi=120, format="png")
+    plt.close(figure)
+    return path
