@@ -40,7 +40,7 @@ def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
 
 
 def save(manager: ocp.CheckpointManager, state: Any, metadata: dict[str, Any]) -> None:
-    """Starts writing the state under metadata's step; returns once the arrays are copied off the devices.
+    """Starts writing the state under metadata's step; returns once it is copied off the devices.
 
     Raises:
       OSError: this or the previous write failed, by a full disk say.

@@ -7,7 +7,7 @@ from polyglot_jax.metrics import read_metrics
 
 matplotlib.use("Agg")  # files only, on machines with no display
 
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 
 def plot_run(workdir: epath.PathLike) -> epath.Path:
