@@ -18,7 +18,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from polyglot_jax.cli import one_line
-from polyglot_jax.config import Experiment, NeoxConfig, from_dict, to_dict
+from polyglot_jax.config import Experiment, NeoxConfig, model_from_dict, to_dict
 from polyglot_jax.step import TrainState, family
 
 FORMAT_VERSION = 1
@@ -97,7 +97,7 @@ def restore_params(
       step: None is the newest complete one.
       shardings: a tree of shardings like the parameters; None gives numpy arrays.
     Returns:
-      The checkpoint's metadata, whose "model" is what `config.from_dict` takes, and the
+      The checkpoint's metadata, whose "model" is what `config.model_from_dict` takes, and the
       parameters.
     Raises:
       ValueError: no such complete checkpoint, or it is damaged.
@@ -110,7 +110,7 @@ def restore_params(
     ) as manager:
         step = check_step(manager, step)
         metadata = read_metadata(manager, step)
-        model = from_dict(metadata["model"], NeoxConfig)
+        model = model_from_dict(metadata["model"])
         params = jax.eval_shape(lambda: family(model).init(model, jax.random.key(0)))
         if shardings is None:
             item = {"params": params}

@@ -44,6 +44,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
     except flags.Error as error:
         print(f"error: {one_line(error)} (--help lists the flags)", file=sys.stderr)
         sys.exit(2)
+    except SystemExit:  # only --help and its kin exit while parsing, and absl lets them exit with 1
+        sys.exit(0)
     if rest[1:]:
         print(f"error: unexpected argument {rest[1]!r} (flags are --name=value)", file=sys.stderr)
         sys.exit(2)

@@ -6,17 +6,17 @@ so loading and validating an experiment takes milliseconds.
 """
 
 import dataclasses
-import difflib
-import importlib
 import importlib.util
+import itertools
 import json
 import math
-import types
-import typing
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+from polyglot_jax import typed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,29 +141,33 @@ def load_experiment(name: str, overrides: Sequence[str] = ()) -> Experiment:
         by number ("data.plan.0.sources.0.path=/data/ko") or given whole as JSON.
 
     Raises:
-      ValueError: no such experiment, file or field (with the closest matches), a value that does
-        not fit its type, or fields that do not fit each other.
+      ValueError: no such experiment, file or field (with the closest matches), a file that does
+        not run, a value that does not fit its type, or fields that do not fit each other.
     """
     if name.endswith(".py"):
         path = Path(name)
         if not path.is_file():
             raise ValueError(f"no experiment file {name!r}")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
     else:
-        known = sorted(
-            f.stem for f in _experiments_dir().glob("*.py") if not f.stem.startswith("_")
-        )
-        if name not in known:
-            raise ValueError(f"unknown experiment {name!r}{_closest(name, known)}")
-        module = importlib.import_module(f"experiments.{name}")
+        files = {f.stem: f for f in _EXPERIMENTS.glob("*.py") if not f.stem.startswith("_")}
+        if name not in files:
+            raise ValueError(f"unknown experiment {name!r}{typed.closest(name, sorted(files))}")
+        path = files[name]
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # anything may be wrong in a file that the user wrote
+        raise ValueError(f"{path}: {type(error).__name__}: {error}") from error
     experiment = getattr(module, "experiment", None)
     if not isinstance(experiment, Experiment):
-        raise ValueError(f"{name}: the file must define experiment = Experiment(...)")
+        raise ValueError(f"{path}: the file must define experiment = Experiment(...)")
     return override(experiment, overrides)
+
+
+_EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
 
 
 def override(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
@@ -171,22 +175,28 @@ def override(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
     for item in overrides:
         path, separator, text = item.partition("=")
         if not separator:
-            raise ValueError(f"--set {item!r}: expected a.b=value")
-        experiment = _replace_at(experiment, path.split("."), text, where=path)
+            raise ValueError(f"--set {item}: expected a.b=value")
+        where = f"--set {item}"
+        experiment = typed.replace_at(Experiment, experiment, path.split("."), text, where)
     validate(experiment)
     return experiment
 
 
-def to_dict(experiment: Experiment) -> dict[str, Any]:
-    """Returns the experiment as JSON types; `from_dict` is its inverse."""
-    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+def to_dict(config: Experiment | NeoxConfig) -> dict[str, Any]:
+    """Returns a config as JSON types; `from_dict` is its inverse."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(values: Mapping[str, Any]) -> Experiment:
     """Builds and validates an experiment. Raises ValueError on unknown or missing keys."""
-    experiment = _build(Experiment, values, where="experiment")
+    experiment = typed.build(Experiment, values, where="experiment")
     validate(experiment)
     return experiment
+
+
+def model_from_dict(values: Mapping[str, Any]) -> NeoxConfig:
+    """Builds a model config. Raises ValueError on unknown or missing keys."""
+    return typed.build(NeoxConfig, values, where="model")
 
 
 def to_text(experiment: Experiment) -> str:
@@ -200,95 +210,6 @@ def to_text(experiment: Experiment) -> str:
         return [f"{path[1:]} = {json.dumps(value)}"]
 
     return "\n".join(sorted(lines(to_dict(experiment), ""))) + "\n"
-
-
-def _experiments_dir() -> Path:
-    return Path(__file__).resolve().parent.parent / "experiments"
-
-
-def _closest(name: str, known: Sequence[str]) -> str:
-    """Returns the tail of an error line: the likely names first, then what there is."""
-    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"; did you mean {', '.join(matches)}?" if matches else ""
-    return f"{hint} (known: {', '.join(known)})"
-
-
-def _replace_at(node: Any, path: list[str], text: str, where: str) -> Any:
-    head, rest = path[0], path[1:]
-    if isinstance(node, tuple):
-        if not head.isdecimal() or int(head) >= len(node):
-            raise ValueError(f"--set {where}: {head!r} is not an index below {len(node)}")
-        i = int(head)
-        value = (
-            _replace_at(node[i], rest, text, where) if rest else _parse(type(node[i]), text, where)
-        )
-        return (*node[:i], value, *node[i + 1 :])
-    if not dataclasses.is_dataclass(node):
-        raise ValueError(f"--set {where}: nothing below {head!r} can be set")
-    hints = _field_types(type(node))
-    if head not in hints:
-        raise ValueError(f"--set {where}: unknown key {head!r}{_closest(head, list(hints))}")
-    value = getattr(node, head)
-    value = _replace_at(value, rest, text, where) if rest else _parse(hints[head], text, where)
-    return dataclasses.replace(node, **{head: value})  # type: ignore[type-var]
-
-
-def _field_types(cls: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
-
-
-def _parse(kind: Any, text: str, where: str) -> Any:
-    """Reads an override's text: strings as they are, everything else as JSON (10_000 allowed)."""
-    if kind is str or (kind == str | None and text.lower() not in ("none", "null")):
-        return text
-    text = {"none": "null", "true": "true", "false": "false"}.get(text.lower(), text)
-    try:
-        value = json.loads(text.replace("_", "") if text[:1].isdecimal() else text)
-    except json.JSONDecodeError:
-        raise ValueError(f"--set {where}={text}: not a {_name(kind)}") from None
-    return _build(kind, value, where)
-
-
-def _build(kind: Any, value: Any, where: str) -> Any:
-    """Makes a value of an annotated type out of JSON types, refusing whatever does not fit."""
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{where}: expected the fields of {_name(kind)}, got {value!r}")
-        hints = _field_types(kind)
-        for key in value:
-            if key not in hints:
-                raise ValueError(f"{where}: unknown key {key!r}{_closest(str(key), list(hints))}")
-        for field in dataclasses.fields(kind):
-            if field.name not in value and field.default is dataclasses.MISSING:
-                raise ValueError(f"{where}: missing key {field.name!r}")
-        return kind(**{k: _build(hints[k], v, f"{where}.{k}") for k, v in value.items()})  # type: ignore[operator]
-    if isinstance(kind, types.UnionType):
-        if value is None:
-            return None
-        (kind,) = (k for k in typing.get_args(kind) if k is not types.NoneType)
-        return _build(kind, value, where)
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, Sequence) or isinstance(value, str):
-            raise ValueError(f"{where}: expected a list, got {value!r}")
-        args = typing.get_args(kind)
-        kinds = [args[0]] * len(value) if args[-1] is Ellipsis else list(args)
-        if len(kinds) != len(value):
-            raise ValueError(f"{where}: expected {len(kinds)} values, got {value!r}")
-        return tuple(
-            _build(k, v, f"{where}.{i}") for i, (k, v) in enumerate(zip(kinds, value, strict=True))
-        )
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
-        value = int(value)  # 1e5 steps
-    if type(value) is not kind:
-        raise ValueError(f"{where}: expected {_name(kind)}, got {value!r}")
-    return value
-
-
-def _name(kind: Any) -> str:
-    return getattr(kind, "__name__", str(kind))
 
 
 # ---- validation
@@ -306,21 +227,22 @@ CHOICES = {
 
 def validate(experiment: Experiment) -> None:
     """Raises ValueError that names the field, its value and the fix when fields do not fit."""
-    e, m, d, o, t = (
-        experiment,
-        experiment.model,
-        experiment.data,
-        experiment.optimizer,
-        experiment.train,
-    )
+    e, m, d = experiment, experiment.model, experiment.data
+    o, t = experiment.optimizer, experiment.train
+    for section, values in dataclasses.asdict(e).items():
+        for field, value in values.items() if isinstance(values, dict) else ():
+            finite = not isinstance(value, float) or math.isfinite(value)
+            _check(finite, f"{section}.{field}={value}: must be a finite number")
     for path, choices in CHOICES.items():
         section, field = path.split(".")
         value = getattr(getattr(e, section), field)
-        if value not in choices:
-            raise ValueError(f"{path}={value!r}: choose one of {', '.join(choices)}")
+        _check(value in choices, f"{path}={value!r}: choose one of {', '.join(choices)}")
 
     positive = {
-        "model": ("vocab_size", "num_layers", "d_model", "num_heads", "d_ff", "max_seq_len"),
+        "model": (
+            *("vocab_size", "num_layers", "d_model", "num_heads", "d_ff", "max_seq_len"),
+            *("rotary_base", "layer_norm_eps"),
+        ),
         "data": ("seq_len",),
         "optimizer": ("learning_rate", "decay_steps", "clip_norm", "eps"),
         "train": (
@@ -367,6 +289,11 @@ def validate(experiment: Experiment) -> None:
         0 <= o.warmup_fraction < 1,
         f"optimizer.warmup_fraction={o.warmup_fraction}: must be at least 0 and below 1",
     )
+    _check(0 <= o.b1 < 1, f"optimizer.b1={o.b1}: must be at least 0 and below 1")
+    _check(0 <= o.b2 < 1, f"optimizer.b2={o.b2}: must be at least 0 and below 1")
+    _check(o.weight_decay >= 0, f"optimizer.weight_decay={o.weight_decay}: must not be negative")
+    _check_pattern("optimizer.trainable", o.trainable)
+    _check(0 <= t.seed < 2**32, f"train.seed={t.seed}: must fit 32 bits")
     _validate_plan(d.plan)
 
 
@@ -374,7 +301,7 @@ def _validate_plan(plan: tuple[DataPhase, ...]) -> None:
     starts = [phase.from_step for phase in plan]
     _check(bool(plan), "data.plan is empty: give it one phase with its sources")
     _check(
-        starts[0] == 0 and all(a < b for a, b in zip(starts, starts[1:], strict=False)),
+        starts[0] == 0 and all(a < b for a, b in itertools.pairwise(starts)),
         f"data.plan: from_step is {starts}; the first must be 0 and each later one larger",
     )
     for i, phase in enumerate(plan):
@@ -393,6 +320,13 @@ def _validate_plan(plan: tuple[DataPhase, ...]) -> None:
             ends == sorted(ends) and all(first < end for first, end in phase.skipped),
             f"{where}.skipped={phase.skipped}: must be rising, disjoint [first, end) pairs",
         )
+
+
+def _check_pattern(path: str, pattern: str | None) -> None:
+    try:
+        re.compile(pattern or "")
+    except re.error as error:
+        raise ValueError(f"{path}={pattern!r} is not a regular expression: {error}") from None
 
 
 def _check(condition: bool, message: str) -> None:

@@ -1,0 +1,82 @@
+# Environments, checks and tests. Needs make, gcc and Python 3.11 to 3.13; see BUILD.md.
+
+TORCH := torch==2.13.0
+RUFF_PATHS := polyglot_jax experiments tokenizer eval benchmarks tests
+
+# The first interpreter that really runs (a pyenv shim may not) and is of a locked version.
+ifndef PYTHON
+PYTHON := $(shell for python in python3.11 python3.12 python3.13 python3; do \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	2>/dev/null && echo $$python && break; done)
+endif
+PYTAG := $(shell $(or $(PYTHON),false) -c 'import sys; print("py%d%d" % sys.version_info[:2])' 2>/dev/null)
+
+# An environment's stamp carries the checksum of what it was made from: it is made anew when a lock
+# file or the Python version changes, and not touched otherwise.
+checksum = $(shell { cat locks/$(PYTAG)$(1).txt; echo $(2); } 2>/dev/null | cksum | cut -d' ' -f1)
+RUNTIME := .venv/.made-from-$(call checksum,,)
+DEV := .venv-dev/.made-from-$(call checksum,-dev,$(TORCH))
+RUNTIME_PYTHON := .venv/bin/python
+DEV_PYTHON := .venv-dev/bin/python
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help env dev lint test test-slow goldens locks clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+env: $(RUNTIME) ## make .venv, the environment that trains (quickstart makes it too)
+
+dev: $(DEV) ## make .venv-dev: .venv and torch, transformers, linters, test tools
+
+lint: $(DEV) ## ruff and mypy
+	$(DEV_PYTHON) -m ruff check $(RUFF_PATHS)
+	$(DEV_PYTHON) -m ruff format --check $(RUFF_PATHS)
+	$(DEV_PYTHON) -m mypy
+
+test: lint ## lint, then the tests
+	$(DEV_PYTHON) -m pytest -n logical --maxprocesses=4 -m "not slow"
+
+test-slow: $(DEV) ## the heavier tests, one after another
+	$(DEV_PYTHON) -m pytest -m slow
+
+goldens: $(DEV) ## rewrite tests/goldens from what is there; look at the diff
+	$(DEV_PYTHON) -m pytest -q --update-goldens tests/test_experiments.py tests/test_structure.py
+
+# Known pins stay; `make locks UPGRADE=--upgrade` moves them all. torch stays outside: its CPU build
+# comes from an index of its own.
+locks: $(DEV) ## rewrite locks/ after pyproject.toml changed
+	for minor in 11 12 13; do for extra in tokenizer dev; do \
+		case $$extra in dev) suffix=-dev;; *) suffix=;; esac; \
+		$(DEV_PYTHON) -m uv pip compile pyproject.toml --extra $$extra \
+			--python-version 3.$$minor --python-platform linux --generate-hashes --no-header \
+			--no-annotate --no-emit-index-url --no-emit-find-links --quiet $(UPGRADE) \
+			--output-file locks/py3$$minor$$suffix.txt || exit 1; \
+	done; done
+
+clean: ## remove both environments and all caches
+	rm -rf .venv .venv-dev .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# $(1): directory, $(2): lock file, $(3): what to install beside it
+define make_environment
+	@test -f "$(2)" || { echo "error: '$(or $(PYTHON),python3)' is not Python 3.11, 3.12 or 3.13;" \
+		"install one or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv" \
+		"module (Debian: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python -m pip install --quiet --require-hashes -r $(2)
+	$(if $(3),$(1)/bin/python -m pip install --quiet $(3))
+	$(1)/bin/python -m pip check
+	$(1)/bin/python -c 'import os, sysconfig; \
+		open(sysconfig.get_path("purelib") + "/polyglot_jax.pth", "w").write(os.getcwd() + "\n")'
+	@touch $@
+endef
+
+$(RUNTIME):
+	$(call make_environment,.venv,locks/$(PYTAG).txt,)
+
+$(DEV):
+	$(call make_environment,.venv-dev,locks/$(PYTAG)-dev.txt,$(TORCH))

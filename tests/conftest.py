@@ -1,0 +1,50 @@
+"""Devices, golden files and real data for all tests."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+
+# By config and not by XLA_FLAGS, so that programs which tests start see one device, as users do.
+jax.config.update("jax_num_cpu_devices", 8)
+
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-goldens", action="store_true", help="rewrite tests/goldens instead of comparing"
+    )
+
+
+@pytest.fixture
+def check_golden(pytestconfig: pytest.Config) -> Callable[[str, str], None]:
+    """Returns check(name, text), which compares text with the file tests/goldens/<name>."""
+
+    def check(name: str, text: str) -> None:
+        path = ROOT / "tests" / "goldens" / name
+        if pytestconfig.getoption("update_goldens"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        recorded = path.read_text(encoding="utf-8") if path.exists() else ""
+        assert text == recorded, f"{name} changed; if it was meant: make goldens, and commit"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Returns the folder of real Korean data beside the clone; skips where there is none."""
+    path = ROOT.parent / "shared" / "data"
+    if not path.is_dir():
+        pytest.skip("no real data: the folder ../shared/data is not there")
+    return path
