@@ -10,6 +10,8 @@ Kernels (`model.attention`):
 Shape suffixes: B batch, T query time, S key time, H heads, K head dim.
 """
 
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
@@ -35,18 +37,15 @@ def attention(
         return jax.nn.dot_product_attention(
             q_BTHK, k_BSHK, v_BSHK, mask=mask_BTS[:, None], implementation="xla"
         )
+    chosen = choose_kernel(kernel, q_BTHK.shape[-1], q_BTHK.dtype)
     return jax.nn.dot_product_attention(
-        q_BTHK,
-        k_BSHK,
-        v_BSHK,
-        is_causal=True,
-        implementation=choose_kernel(kernel, q_BTHK.shape[-1], q_BTHK.dtype),  # type: ignore[arg-type]
+        q_BTHK, k_BSHK, v_BSHK, is_causal=True, implementation=chosen
     )
 
 
 def choose_kernel(
     kernel: str, head_dim: int, dtype: jnp.dtype | str, device: jax.Device | None = None
-) -> str:
+) -> Literal["xla", "cudnn"]:
     """Returns the kernel that will run, "xla" or "cudnn".
 
     Args:

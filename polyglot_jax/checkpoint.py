@@ -31,7 +31,7 @@ def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
     Raises:
       OSError: the directory cannot be made.
     """
-    directory = epath.Path(workdir) / "checkpoints"
+    directory = _directory(workdir)
     directory.mkdir(parents=True, exist_ok=True)
     return ocp.CheckpointManager(
         directory,
@@ -62,28 +62,32 @@ def finish(manager: ocp.CheckpointManager) -> None:
     manager.close()
 
 
-def restore(manager: ocp.CheckpointManager, step: int, abstract: TrainState) -> TrainState:
+def latest_step(workdir: epath.PathLike) -> int | None:
+    """Returns the newest complete step of a run, None if there is none."""
+    return max(_complete_steps(workdir), default=None)
+
+
+def restore(workdir: epath.PathLike, step: int, abstract: TrainState) -> TrainState:
     """Reads the state of a complete step straight onto the devices of `abstract`'s shardings.
 
     Raises:
       ValueError: the checkpoint is damaged, or holds other arrays than `abstract` names.
     """
-    args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-    with _damage(manager, step):
-        return manager.restore(step, args=args)["state"]
+    path = _directory(workdir) / str(step)
+    with _damage(path), ocp.StandardCheckpointer() as reader:
+        return reader.restore(path / "state", abstract)
 
 
-def read_metadata(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+def read_metadata(workdir: epath.PathLike, step: int) -> dict[str, Any]:
     """Returns the metadata of a step. Raises ValueError when it is damaged or of a newer format."""
-    with _damage(manager, step):
-        metadata = manager.restore(step, args=ocp.args.Composite(metadata=ocp.args.JsonRestore()))[
-            "metadata"
-        ]
+    path = _directory(workdir) / str(step)
+    with _damage(path), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        metadata = reader.restore(path / "metadata")
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"checkpoint {manager.directory / str(step)} has format version {version}; this code "
-            f"reads version {FORMAT_VERSION}: use the code that wrote it"
+            f"checkpoint {path} has format version {version}; this code reads version "
+            f"{FORMAT_VERSION}: use the code that wrote it"
         )
     return metadata
 
@@ -102,46 +106,37 @@ def restore_params(
     Raises:
       ValueError: no such complete checkpoint, or it is damaged.
     """
-    directory = epath.Path(workdir) / "checkpoints"
-    if not directory.is_dir():
-        raise ValueError(f"no checkpoints in {workdir}: is it the --workdir of a training run?")
-    with ocp.CheckpointManager(
-        directory, options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as manager:
-        step = check_step(manager, step)
-        metadata = read_metadata(manager, step)
-        model = model_from_dict(metadata["model"])
-        params = jax.eval_shape(lambda: family(model).init(model, jax.random.key(0)))
-        if shardings is None:
-            item = {"params": params}
-            restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-        else:
-            placed = jax.tree.map(
-                lambda leaf, sharding: jax.ShapeDtypeStruct(
-                    leaf.shape, leaf.dtype, sharding=sharding
-                ),
-                params,
-                shardings,
-            )
-            item = {"params": placed}
-            restore_args = ocp.checkpoint_utils.construct_restore_args(item)
-        args = ocp.args.PyTreeRestore(item, restore_args=restore_args, partial_restore=True)
-        with _damage(manager, step):
-            restored = manager.restore(step, args=ocp.args.Composite(state=args))
-    return metadata, restored["state"]["params"]
-
-
-def check_step(manager: ocp.CheckpointManager, step: int | None) -> int:
-    """Returns the step asked for, or the newest one. Raises ValueError if there is no such step."""
-    steps = sorted(manager.all_steps())
+    steps = sorted(_complete_steps(workdir))
     if not steps:
-        raise ValueError(f"no complete checkpoint in {manager.directory}")
-    if step is None:
-        return steps[-1]
+        raise ValueError(
+            f"no complete checkpoint in {_directory(workdir)}: is {workdir} the --workdir of a run?"
+        )
+    step = steps[-1] if step is None else step
     if step not in steps:
         listed = ", ".join(map(str, steps))
-        raise ValueError(f"no checkpoint of step {step} in {manager.directory}; there are {listed}")
-    return step
+        raise ValueError(f"no checkpoint of step {step} in {workdir}; there are {listed}")
+    metadata = read_metadata(workdir, step)
+    model = model_from_dict(metadata["model"])
+    params = jax.eval_shape(lambda: family(model).init(model, jax.random.key(0)))
+    if shardings is None:
+        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), params)
+    else:
+        restore_args = jax.tree.map(
+            lambda leaf, sharding: ocp.ArrayRestoreArgs(
+                sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype
+            ),
+            params,
+            shardings,
+        )
+    path = _directory(workdir) / str(step)
+    with _damage(path), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        restored = reader.restore(
+            path / "state",
+            args=ocp.args.PyTreeRestore(
+                {"params": params}, restore_args={"params": restore_args}, partial_restore=True
+            ),
+        )
+    return metadata, restored["params"]
 
 
 def save_params(workdir: epath.PathLike, model: NeoxConfig, params: Any) -> None:
@@ -187,15 +182,24 @@ def provenance() -> dict[str, Any]:
     return {"git_commit": commit, "versions": versions}
 
 
+def _directory(workdir: epath.PathLike) -> epath.Path:
+    return epath.Path(workdir) / "checkpoints"
+
+
+def _complete_steps(workdir: epath.PathLike) -> list[int]:
+    directory = _directory(workdir)
+    return ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
+
+
 @contextmanager
-def _damage(manager: ocp.CheckpointManager, step: int) -> Iterator[None]:
+def _damage(path: epath.Path) -> Iterator[None]:
     """Turns whatever a broken checkpoint makes Orbax raise into one line that says what to do."""
     try:
         yield
     except Exception as error:
         raise ValueError(
-            f"checkpoint {manager.directory / str(step)} cannot be read; delete that directory to "
-            f"go on from an earlier one ({type(error).__name__}: {one_line(error)[:300]})"
+            f"checkpoint {path} cannot be read; delete that directory to go on from an earlier "
+            f"one ({type(error).__name__}: {one_line(error)[:300]})"
         ) from error
 
 

@@ -84,7 +84,8 @@ def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
         transform_non_params=lambda leaf: replicated(mesh),
         is_leaf=is_masked,
     )
-    placed = TrainState(step=replicated(mesh), params=shardings, opt_state=opt_shardings)
+    counter: Any = replicated(mesh)
+    placed = TrainState(step=counter, params=shardings, opt_state=opt_shardings)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         state,

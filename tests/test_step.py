@@ -22,9 +22,7 @@ SMALL = (
 
 def small_experiment(mesh=(1, 1, 1), accumulation=1, sets=()):
     axes = (f"mesh.{name}={n}" for name, n in zip(("data", "fsdp", "tensor"), mesh, strict=True))
-    return load_experiment(
-        "ko_tiny", [*SMALL, *axes, f"train.accumulation={accumulation}", *sets]
-    )
+    return load_experiment("ko_tiny", [*SMALL, *axes, f"train.accumulation={accumulation}", *sets])
 
 
 def batches(steps, batch_size=BATCH, seq_len=32, vocab_size=256, weights=None):
@@ -138,4 +136,3 @@ def test_golden_first_steps(reference):
     """
     golden = [[5.770063, 1.124727], [5.800303, 1.270965]]
     np.testing.assert_allclose(reference[0][:2], golden, rtol=1e-4)
-

@@ -117,7 +117,14 @@ class Attention(nn.Module):
     config: NeoxConfig
 
     @nn.compact
-    def __call__(self, x_BTD, rotary, cache_kv, mask_BTS, length):
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        rotary: tuple[jax.Array, jax.Array],
+        cache_kv: Any,
+        mask_BTS: jax.Array | None,
+        length: jax.Array | None,
+    ) -> tuple[jax.Array, Any]:
         c = self.config
         qkv_BT3HK = nn.DenseGeneral(
             (c.num_heads, 3, c.head_dim),
@@ -130,6 +137,7 @@ class Attention(nn.Module):
         q_BTHK, k_BTHK = rotate(q_BTHK, *rotary), rotate(k_BTHK, *rotary)
         k_BSHK, v_BSHK = k_BTHK, v_BTHK
         if cache_kv is not None:
+            assert length is not None
             k_BSHK, v_BSHK = cache_kv = tuple(
                 jax.lax.dynamic_update_slice_in_dim(old, new, length, axis=1)
                 for old, new in zip(cache_kv, (k_BTHK, v_BTHK), strict=True)
@@ -175,7 +183,14 @@ class Block(nn.Module):
     config: NeoxConfig
 
     @nn.compact
-    def __call__(self, x_BTD, cache_kv, rotary, mask_BTS, length):
+    def __call__(
+        self,
+        x_BTD: jax.Array,
+        cache_kv: Any,
+        rotary: tuple[jax.Array, jax.Array],
+        mask_BTS: jax.Array | None,
+        length: jax.Array | None,
+    ) -> tuple[jax.Array, Any]:
         c = self.config
         attention_BTD, cache_kv = Attention(c, name="attention")(
             _layer_norm(c, "input_layernorm")(x_BTD), rotary, cache_kv, mask_BTS, length
@@ -238,8 +253,10 @@ class NeoX(nn.Module):
             name="embed_out",
         )(x_BTD)
         if cache is not None:
-            assert cache_kv is not None
-            cache = cache.replace(k_NBSHK=cache_kv[0], v_NBSHK=cache_kv[1], length=length + T)
+            k_NBSHK, v_NBSHK = cache_kv
+            cache = KVCache(
+                k_NBSHK=k_NBSHK, v_NBSHK=v_NBSHK, mask_BS=cache.mask_BS, length=cache.length + T
+            )
         return logits_BTV.astype(jnp.float32), cache  # softmax and loss are float32
 
 
@@ -266,7 +283,7 @@ def apply(
     config: NeoxConfig, params: Params, tokens_BT: jax.Array, cache: KVCache | None = None
 ) -> tuple[jax.Array, KVCache | None]:
     """Returns (float32 logits_BTV, cache), see `NeoX`."""
-    return NeoX(config).apply({"params": params}, tokens_BT, cache)
+    return NeoX(config).apply({"params": params}, tokens_BT, cache)  # type: ignore[return-value]
 
 
 def loss_sum_and_weight(
