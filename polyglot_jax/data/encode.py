@@ -81,10 +81,11 @@ def encode(
     record, work = root / "encode.json", root / "_work"
     _guard(root, record, settings)
     if record.exists() and all((root / split / "manifest.json").exists() for split in SPLITS):
-        if work.exists():
-            work.rmtree()
+        _remove(work)
         print(f"{root} is complete: nothing to do")
         return
+    if not record.exists():
+        _remove(work)  # of a run that nothing is known of
 
     job = spill.Job(
         files=tuple(map(str, files)),
@@ -101,8 +102,8 @@ def encode(
         counts = [json.loads(job.file_ok(i).read_text()) for i in range(len(files))]
         tokens = {split: sum(count[split] for count in counts) for split in SPLITS}
         if not all(tokens.values()):
-            work.rmtree()
             record.unlink()
+            _remove(work)
             raise ValueError(_empty_split(input_path, held_out_fraction, counts))
         num_shards = {s: min(spill.CELLS, math.ceil(n / shard_tokens)) for s, n in tokens.items()}
         tasks = [(job, split, i, n) for split, n in num_shards.items() for i in range(n)]
@@ -128,7 +129,12 @@ def encode(
             f"{root / split}: {manifest.documents:,} documents, {manifest.tokens:,} tokens, "
             f"{manifest.bytes:,} bytes of text, {len(manifest.shards):,} shards"
         )
-    work.rmtree()
+    _remove(work)
+
+
+def _remove(folder: epath.Path) -> None:
+    if folder.exists():
+        folder.rmtree()
 
 
 def _check(condition: bool, message: str) -> None:
