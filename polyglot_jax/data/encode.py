@@ -1,0 +1,205 @@
+"""Documents -> token shards: every document tokenised once, all of them shuffled globally.
+
+The work is cut into tasks that can be repeated (`polyglot_jax.data.spill`): one per input file,
+then one per shard. A rerun does what is not done yet; any interrupted run ends in the same bytes as
+an uninterrupted one, on any number of processes.
+
+    python -m polyglot_jax.data.encode --input=DIR --tokenizer=tokenizer.json --output=DIR
+"""
+
+import hashlib
+import json
+import math
+import os
+from typing import Any
+
+from absl import flags
+from etils import epath
+
+from polyglot_jax import cli
+from polyglot_jax.data import documents, pool, spill
+from polyglot_jax.data.manifest import (
+    SEPARATOR,
+    SPLITS,
+    Manifest,
+    Shard,
+    dtype_for,
+    write_atomically,
+    write_manifest,
+)
+from polyglot_jax.data.shards import write_token_bytes
+
+
+def encode(
+    input_path: str,
+    tokenizer: str,
+    output: str,
+    *,
+    source: str,
+    held_out_fraction: float = 0.01,
+    seed: int = 1234,
+    processes: int = 1,
+    shard_tokens: int = 2**26,
+) -> None:
+    """Writes the source directory `output` (docs/shards.md) from documents.
+
+    Args:
+      input_path: directory of Parquet files, or one .parquet, .jsonl or .jsonl.gz file.
+      tokenizer: a byte-level `tokenizer.json` with `<|endoftext|>`.
+      output: directory to write; what an interrupted run left there is taken up again.
+      source: name of the source in mixtures and reports.
+      held_out_fraction: share of the texts, chosen by their hash, that goes to `held_out/`.
+      seed: of the order of the documents.
+      processes: tasks at a time. The result does not depend on it.
+      shard_tokens: tokens of a shard, about.
+
+    Raises:
+      ValueError: unreadable documents, an unfit tokenizer, an output begun with other settings,
+        or a split that would be empty.
+      OSError: files cannot be read or written, or a worker process was killed.
+    """
+    _check(0 < held_out_fraction < 1, f"held_out_fraction={held_out_fraction}: between 0 and 1")
+    _check(processes > 0, f"processes={processes}: must be above 0")
+    _check(shard_tokens > 0, f"shard_tokens={shard_tokens}: must be above 0")
+    _check(0 <= seed < 2**64, f"seed={seed}: must fit 64 bits")
+    _check(bool(source), "source: must not be empty")
+    files = documents.list_files(input_path)
+    tokenizer_json = epath.Path(tokenizer).read_bytes()
+    separator = documents.tokenizer_for_documents(tokenizer_json, tokenizer).token_to_id(SEPARATOR)
+    assert separator is not None
+    token_bytes = documents.token_bytes(tokenizer_json, tokenizer)
+    tokenizer_sha256 = hashlib.sha256(tokenizer_json).hexdigest()
+    settings: dict[str, Any] = {
+        "tokenizer_sha256": tokenizer_sha256,
+        "source": source,
+        "held_out_fraction": held_out_fraction,
+        "seed": seed,
+        "shard_tokens": shard_tokens,
+        "inputs": [[f.name, f.stat().length, int(f.stat().mtime)] for f in files],
+    }
+    root = epath.Path(output)
+    record, work = root / "encode.json", root / "_work"
+    _guard(root, record, settings)
+    if record.exists() and all((root / split / "manifest.json").exists() for split in SPLITS):
+        _remove(work)
+        print(f"{root} is complete: nothing to do")
+        return
+    if not record.exists():
+        _remove(work)  # of a run that nothing is known of
+
+    job = spill.Job(
+        files=tuple(map(str, files)),
+        tokenizer=tokenizer,
+        output=output,
+        seed=seed,
+        held_out_fraction=held_out_fraction,
+        dtype=dtype_for(token_bytes.size),
+    )
+    work.mkdir(parents=True, exist_ok=True)
+    write_atomically(record, json.dumps(settings, indent=1, ensure_ascii=False).encode())
+    with pool.workers(processes, tasks=len(files)) as run:
+        run("tokenising", spill.spill_file, [(job, i) for i in range(len(files))])
+        counts = [json.loads(job.file_ok(i).read_text()) for i in range(len(files))]
+        tokens = {split: sum(count[split] for count in counts) for split in SPLITS}
+        if not all(tokens.values()):
+            record.unlink()
+            _remove(work)
+            raise ValueError(_empty_split(input_path, held_out_fraction, counts))
+        num_shards = {s: min(spill.CELLS, math.ceil(n / shard_tokens)) for s, n in tokens.items()}
+        tasks = [(job, split, i, n) for split, n in num_shards.items() for i in range(n)]
+        run("writing shards", spill.merge_shard, tasks)
+
+    write_atomically(root / "tokenizer.json", tokenizer_json)
+    write_token_bytes(root, token_bytes)
+    print(f"{sum(count['empty'] for count in counts):,} empty documents passed over")
+    for split, n in num_shards.items():
+        entries = [json.loads(job.shard_ok(split, i).read_text()) for i in range(n)]
+        manifest = Manifest(
+            source=source,
+            split=split,
+            tokenizer_sha256=tokenizer_sha256,
+            vocab_size=token_bytes.size,
+            separator_id=separator,
+            dtype=job.dtype,
+            seed=seed,
+            shards=tuple(Shard(**entry) for entry in entries if entry is not None),
+        )
+        write_manifest(root / split, manifest)
+        print(
+            f"{root / split}: {manifest.documents:,} documents, {manifest.tokens:,} tokens, "
+            f"{manifest.bytes:,} bytes of text, {len(manifest.shards):,} shards"
+        )
+    _remove(work)
+
+
+def _remove(folder: epath.Path) -> None:
+    if folder.exists():
+        folder.rmtree()
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _guard(root: epath.Path, record: epath.Path, settings: dict[str, Any]) -> None:
+    """Raises ValueError unless `root` is new or was begun with the same settings."""
+    if not record.exists():
+        _check(
+            not any((root / split).exists() for split in SPLITS),
+            f"{root} holds token shards but no encode.json that says how they were made: "
+            "choose another --output",
+        )
+        return
+    try:
+        saved = json.loads(record.read_bytes())
+    except ValueError:
+        saved = {}
+    changed = [key for key, value in settings.items() if saved.get(key) != value]
+    _check(
+        not changed,
+        f"{root} was begun with other settings ({', '.join(changed)} changed): "
+        "delete it or choose another --output",
+    )
+
+
+def _empty_split(input_path: str, fraction: float, counts: list[dict[str, Any]]) -> str:
+    """Returns the error line for a split without documents, with a fraction that would work."""
+    lowest = min(count["lowest"] for count in counts)
+    highest = max(count["highest"] for count in counts)
+    if lowest >= highest:
+        return f"{input_path}: two different documents are needed, one of them to be held out"
+    digits = 2
+    while (better := (math.floor(lowest * 10**digits) + 1) / 10**digits) > highest:
+        digits += 1
+    return (
+        f"{input_path}: --held_out_fraction={fraction} leaves no document in "
+        f"{'held_out' if lowest >= fraction else 'train'}; use --held_out_fraction={better}"
+    )
+
+
+def main() -> None:
+    values = flags.FLAGS
+    encode(
+        values.input,
+        values.tokenizer,
+        values.output,
+        source=values.source or epath.Path(values.output).name,
+        held_out_fraction=values.held_out_fraction,
+        seed=values.seed,
+        processes=values.processes,
+        shard_tokens=values.shard_tokens,
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("input", None, "Directory of Parquet files, or one document file.")
+    flags.DEFINE_string("tokenizer", None, "Byte-level tokenizer.json with <|endoftext|>.")
+    flags.DEFINE_string("output", None, "Directory for the token shards of this source.")
+    flags.DEFINE_string("source", None, "Name of the source; default: the name of --output.")
+    flags.DEFINE_float("held_out_fraction", 0.01, "Share of the texts kept out of training.")
+    flags.DEFINE_integer("seed", 1234, "Seed of the order of the documents.")
+    flags.DEFINE_integer("processes", os.cpu_count(), "Worker processes.")
+    flags.DEFINE_integer("shard_tokens", 2**26, "Tokens of a shard, about.")
+    flags.mark_flags_as_required(["input", "tokenizer", "output"])
+    cli.run(main)

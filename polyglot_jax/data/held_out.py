@@ -1,0 +1,74 @@
+"""Evaluation batches: held-out windows of a plan's newest sources, the same at every call.
+
+With all windows taken, each held-out token but the first of a source is predicted exactly once, so
+losses summed over the batches are exact for the split whatever the batch size.
+"""
+
+import heapq
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from etils import epath
+
+from polyglot_jax.config import DataConfig
+from polyglot_jax.data.mixture import Rows, batch_of, check_mixable, shared_token_bytes
+from polyglot_jax.data.shards import PendingRead, TokenStore, open_split
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out windows in batches of one size. Built by `open_held_out`."""
+
+    seq_len: int
+    sources: tuple[TokenStore, ...]
+    token_bytes: np.ndarray  # uint16[V], UTF-8 bytes of text behind each id
+    examples: np.ndarray  # int64[batches, B, 2]: source and window, -1 where a row is empty
+
+    @property
+    def num_batches(self) -> int:
+        return len(self.examples)
+
+    def batches(self, rows: Rows = slice(None)) -> Iterator[dict[str, np.ndarray]]:
+        """Yields some rows of each batch, in the form of `Mixture.read`.
+
+        Weights and bytes are 0 behind the end of a source, and in the empty rows of the last batch.
+        """
+        for examples in self.examples:
+            reads = [self._start_read(*example) for example in examples[rows].tolist()]
+            yield batch_of(reads, self.token_bytes, self.seq_len)
+
+    def _start_read(self, source: int, window: int) -> PendingRead | None:
+        if source < 0:
+            return None
+        store, start = self.sources[source], window * self.seq_len
+        return store.start_read(start, min(self.seq_len + 1, store.num_tokens - start))
+
+
+def open_held_out(data: DataConfig, batch_size: int, max_windows: int | None = None) -> HeldOut:
+    """Opens the held-out splits of the sources of the plan's last phase.
+
+    Args:
+      data: a validated data plan.
+      batch_size: rows of every batch.
+      max_windows: how many windows are evaluated: the first ones of each source, in proportion to
+        its size. None takes them all; a larger number extends the choice of a smaller one.
+
+    Raises:
+      ValueError: shards are missing or damaged, or the sources' tokenizers differ.
+    """
+    sources = tuple(
+        open_split(epath.Path(source.path) / "held_out") for source in data.plan[-1].sources
+    )
+    check_mixable(sources)
+    counts = [-(-(store.num_tokens - 1) // data.seq_len) for store in sources]
+    spread = heapq.merge(*([((k + 0.5) / n, i, k) for k in range(n)] for i, n in enumerate(counts)))
+    chosen = [(i, k) for _, i, k in itertools.islice(spread, max_windows)]
+    chosen += [(-1, -1)] * (-len(chosen) % batch_size)
+    return HeldOut(
+        seq_len=data.seq_len,
+        sources=sources,
+        token_bytes=shared_token_bytes(sources),
+        examples=np.array(chosen, np.int64).reshape(-1, batch_size, 2),
+    )

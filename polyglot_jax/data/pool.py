@@ -1,0 +1,98 @@
+"""Worker processes that run a list of tasks, show progress, and leave nothing behind.
+
+Workers are spawned, not forked (tokenizers and TensorStore hold threads), and die with their
+parent: an orphan would go on writing beside the next run.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+import tqdm
+
+_LOG_SECONDS = 30.0
+_documents: Any = None  # in a worker: the counter that all of them share
+
+Run = Callable[[str, Callable[..., None], Sequence[tuple[Any, ...]]], None]
+
+
+def count(num_documents: int) -> None:
+    """Tells the parent, from inside a task, that so many documents more are done."""
+    if _documents is not None:
+        with _documents.get_lock():
+            _documents.value += num_documents
+
+
+def _start(counter: Any, threads: int) -> None:
+    global _documents
+    _documents = counter
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of every worker
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+@contextlib.contextmanager
+def workers(processes: int, tasks: int) -> Iterator[Run]:
+    """Yields `run(label, function, arguments)`, which runs a task per tuple of arguments.
+
+    Where there are fewer `tasks` than processes, each tokenises on several threads instead.
+    `run` raises the first exception of a task, and OSError if a worker was killed; leaving the
+    block by an exception ends the workers at once.
+    """
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    before = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(
+        min(processes, max(tasks, 1)) if tasks < processes else processes,
+        mp_context=context,
+        initializer=_start,
+        initargs=(counter, max(1, processes // max(tasks, 1))),
+    )
+
+    def run(
+        label: str, function: Callable[..., None], arguments: Sequence[tuple[Any, ...]]
+    ) -> None:
+        counter.value = 0
+        waiting = {executor.submit(function, *args) for args in arguments}
+        logged = time.monotonic()
+        with tqdm.tqdm(desc=label, unit=" documents", disable=None) as bar:
+            while waiting:
+                finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_EXCEPTION)
+                for future in finished:
+                    future.result()
+                left = f"{len(arguments) - len(waiting)}/{len(arguments)} tasks"
+                bar.set_postfix_str(left, refresh=False)
+                bar.update(counter.value - bar.n)
+                if bar.disable and time.monotonic() - logged > _LOG_SECONDS:
+                    logged = time.monotonic()
+                    print(f"{label}: {counter.value:,} documents, {left}", file=sys.stderr)
+
+    try:
+        yield run
+    except BaseException as error:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        if isinstance(error, BrokenProcessPool):
+            raise OSError(
+                "a worker process was killed (out of memory?); run the same command again to go "
+                "on, with fewer --processes if need be"
+            ) from None
+        raise
+    executor.shutdown()

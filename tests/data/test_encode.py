@@ -1,0 +1,387 @@
+"""The encoder: what it writes, that nothing but its inputs decides it, and what it refuses."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from polyglot_jax.data import documents, spill
+from polyglot_jax.data.encode import encode
+from polyglot_jax.data.manifest import read_manifest
+from polyglot_jax.data.shards import open_split, read_token_bytes, verify
+
+REPO = Path(__file__).resolve().parents[2]
+DATA = REPO.parent / "shared" / "data"
+SPECIAL = ["<pad>", "<|endoftext|>", "<|acc|>", "<|tel|>", "<|rrn|>"]
+
+
+def write_tokenizer(path: Path, special: list[str] = SPECIAL) -> Path:
+    """Writes a byte-level tokenizer of 256 bytes, two merges and the special tokens behind them."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate([*alphabet, "he", "hel"])}
+    tokenizer = Tokenizer(models.BPE(vocab, [("h", "e"), ("he", "l")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in special])
+    tokenizer.save(str(path))
+    return path
+
+
+TEXTS = [
+    *[f"문서 {i}: hello\n\n안녕하세요 😀 " + "가나다 " * (i % 13) for i in range(200)],
+    "전화 <|tel|> 주민 <|rrn|> 계좌 <|acc|>\n끝",
+    "사람이 쓴 <|endoftext|> 와 <pad>",
+    "\r\n\u2028 \x00 줄",
+]
+
+
+def write_parquet(path: Path, texts: list) -> None:
+    table = pa.table(
+        {"text": pa.array(texts, pa.string()), "id": list(map(str, range(len(texts))))}
+    )
+    pq.write_table(table, path, compression="zstd")
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Three Parquet files, an empty document and a duplicate among them."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    write_parquet(folder / "b.parquet", TEXTS[:90])
+    write_parquet(folder / "a.parquet", ["", *TEXTS[90:], TEXTS[0]])
+    write_parquet(folder / "c.parquet", [])
+    (folder / "report.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path) -> Path:
+    return write_tokenizer(tmp_path / "tokenizer.json")
+
+
+def run(input_path: Path, tokenizer: Path, output: Path, **kwargs: object) -> None:
+    settings = {"source": "tiny", "held_out_fraction": 0.1, "shard_tokens": 1500} | kwargs
+    encode(str(input_path), str(tokenizer), str(output), **settings)  # type: ignore[arg-type]
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def decoded(output: Path, split: str) -> list[str]:
+    """Returns the texts of a split, in its order."""
+    store = open_split(output / split)
+    (stream,) = store.read([0], [store.num_tokens])
+    tokenizer = Tokenizer.from_file(str(output / "tokenizer.json"))
+    ends = store.document_ends().astype(np.int64)
+    docs = np.split(stream, ends)[:-1]
+    assert all(doc[-1] == store.manifest.separator_id for doc in docs)
+    return [tokenizer.decode(doc[:-1].tolist(), skip_special_tokens=False) for doc in docs]
+
+
+def test_every_document_once_shuffled_and_split_by_text(
+    corpus: Path, tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "shards"
+    run(corpus, tokenizer, output, processes=2)
+    assert "1 empty documents passed over" in capsys.readouterr().out
+    verify(output)
+    assert (output / "tokenizer.json").read_bytes() == tokenizer.read_bytes()
+    assert not (output / "_work").exists()
+    train, held_out = decoded(output, "train"), decoded(output, "held_out")
+    assert sorted(train + held_out) == sorted([*TEXTS, TEXTS[0]])
+    assert train != sorted(train, key=TEXTS.index)
+    assert not set(train) & set(held_out)
+    assert 5 < len(held_out) < 45
+    manifests = [read_manifest(output / split) for split in ("train", "held_out")]
+    assert len(manifests[0].shards) > 5
+    assert sum(m.documents for m in manifests) == len(TEXTS) + 1
+    assert sum(m.bytes for m in manifests) == sum(len(t.encode()) for t in [*TEXTS, TEXTS[0]])
+    assert manifests[0].vocab_size == 258 + len(SPECIAL)
+    before = tree(output)
+    run(corpus, tokenizer, output)
+    assert capsys.readouterr().out == f"{output} is complete: nothing to do\n"
+    assert tree(output) == before
+
+
+def test_the_bytes_depend_on_the_seed_not_on_the_processes(
+    corpus: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    run(corpus, tokenizer, tmp_path / "one", processes=1)
+    run(corpus, tokenizer, tmp_path / "three", processes=3)
+    assert tree(tmp_path / "one") == tree(tmp_path / "three")
+    run(corpus, tokenizer, tmp_path / "seed", seed=1)
+    for split in ("train", "held_out"):
+        one, seed = decoded(tmp_path / "one", split), decoded(tmp_path / "seed", split)
+        assert one != seed
+        assert sorted(one) == sorted(seed)
+
+
+def test_a_single_file_gives_the_same_order(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    rows = [json.dumps({"text": t, "id": i}) for i, t in enumerate([*TEXTS, TEXTS[0]])]
+    lines = ("\ufeff" + "\n".join(rows) + "\n\n").encode()
+    (tmp_path / "docs.jsonl.gz").write_bytes(gzip.compress(lines))
+    run(corpus, tokenizer, tmp_path / "parquet")
+    run(tmp_path / "docs.jsonl.gz", tokenizer, tmp_path / "gz", processes=2)
+    one, two = tree(tmp_path / "parquet"), tree(tmp_path / "gz")
+    assert one.pop("encode.json") != two.pop("encode.json")
+    assert one == two
+
+
+def test_small_runs_merge_to_the_same_bytes(
+    corpus: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spill_and_merge(output: Path) -> dict[str, bytes]:
+        job = spill.Job(
+            files=tuple(str(file) for file in documents.list_files(corpus)),
+            tokenizer=str(tokenizer),
+            output=str(output),
+            seed=3,
+            held_out_fraction=0.1,
+            dtype="uint16",
+        )
+        (output / "_work").mkdir(parents=True)
+        for i in range(len(job.files)):
+            spill.spill_file(job, i)
+        for i in range(3):
+            spill.merge_shard(job, "train", i, 3)
+        return tree(output / "train")
+
+    whole = spill_and_merge(tmp_path / "whole")
+    monkeypatch.setattr(spill, "_RUN_TOKENS", 500)
+    monkeypatch.setattr(spill, "_BATCH_BYTES", 300)
+    assert spill_and_merge(tmp_path / "runs") == whole
+    assert len(list((tmp_path / "runs" / "_work").glob("00000-*-train.docs"))) > 5
+
+
+@pytest.mark.parametrize("moment", ["file-0000?.json", "train-0000?.json"])
+def test_killed_and_run_again_ends_in_the_same_bytes(
+    corpus: Path, tokenizer: Path, tmp_path: Path, moment: str
+) -> None:
+    output = tmp_path / "killed" / "tiny"
+    command = [
+        *(sys.executable, "-m", "polyglot_jax.data.encode"),
+        *(f"--input={corpus}", f"--tokenizer={tokenizer}", f"--output={output}"),
+        *("--held_out_fraction=0.1", "--shard_tokens=1500", "--processes=2"),
+    ]
+    process = subprocess.Popen(command, cwd=REPO, stderr=subprocess.DEVNULL)
+    while not list(output.glob(f"_work/{moment}")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+    finished = {path.name: path.stat().st_mtime_ns for path in output.glob("_work/file-*.json")}
+    assert finished
+    subprocess.run(command, cwd=REPO, check=True, stdout=subprocess.DEVNULL)
+    run(corpus, tokenizer, tmp_path / "whole")
+    assert tree(output) == tree(tmp_path / "whole")
+
+
+def test_a_finished_task_is_not_done_again(tokenizer: Path, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", TEXTS)
+    job = spill.Job(
+        files=(str(tmp_path / "a.parquet"),),
+        tokenizer=str(tokenizer),
+        output=str(tmp_path / "out"),
+        seed=3,
+        held_out_fraction=0.1,
+        dtype="uint16",
+    )
+    job.path("").mkdir(parents=True)
+    spill.spill_file(job, 0)
+    spill.merge_shard(job, "train", 0, 1)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
+    spill.spill_file(job, 0)
+    spill.merge_shard(job, "train", 0, 1)
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
+
+
+def test_other_settings_or_inputs_are_refused(
+    corpus: Path, tokenizer: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "shards"
+    run(corpus, tokenizer, output)
+    before = tree(output)
+    with pytest.raises(ValueError, match=r"seed, shard_tokens changed.*another --output"):
+        run(corpus, tokenizer, output, seed=5, shard_tokens=9)
+    write_tokenizer(tmp_path / "other.json", [*SPECIAL, "<x>"])
+    with pytest.raises(ValueError, match="tokenizer_sha256 changed"):
+        run(corpus, tmp_path / "other.json", output)
+    write_parquet(corpus / "d.parquet", ["more"])
+    with pytest.raises(ValueError, match="inputs changed"):
+        run(corpus, tokenizer, output)
+    (output / "encode.json").write_text('{"se')
+    with pytest.raises(ValueError, match="other settings"):
+        run(corpus, tokenizer, output)
+    (output / "encode.json").unlink()
+    with pytest.raises(ValueError, match=r"no encode\.json"):
+        run(corpus, tokenizer, output)
+    before.pop("encode.json")
+    assert tree(output) == before
+
+
+def test_empty_split_names_a_fraction_that_works(tokenizer: Path, tmp_path: Path) -> None:
+    output = tmp_path / "shards"
+    file = tmp_path / "docs.jsonl"
+    file.write_text('{"text": "하나"}\n{"text": "둘"}\n{"text": "셋"}\n')
+    for fraction, split in ((1e-9, "held_out"), (1 - 1e-9, "train")):
+        with pytest.raises(ValueError, match=f"no document in {split}; use --held_out") as error:
+            run(file, tokenizer, output, held_out_fraction=fraction)
+    run(file, tokenizer, output, held_out_fraction=float(str(error.value).rsplit("=", 1)[1]))
+    verify(output)
+    file.write_text('{"text": "하나"}\n{"text": "하나"}\n{"text": ""}\n')
+    with pytest.raises(ValueError, match="two different documents are needed"):
+        run(file, tokenizer, tmp_path / "two")
+
+
+# ---- documents
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (b'{"text": "a"}\n{"text": "\xff"}\n', "line 2: not UTF-8"),
+        (b'{"text": "a"}\n\n{"text": "\\ud800"}\n', "line 3: not Unicode text"),
+        (b'{"text": "a"\n', "line 1: not JSON"),
+        (b"[" * 100_000, "line 1: not JSON"),
+        (b'{"text": null}\n', 'line 1: expected an object with a string "text"'),
+        (b'{"text": 3}\n', "line 1: expected an object"),
+        (b'{"txt": "a"}\n', "line 1: expected an object"),
+        (b'"text"\n', "line 1: expected an object"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path: Path, lines: bytes, message: str) -> None:
+    (tmp_path / "docs.jsonl").write_bytes(lines)
+    (file,) = documents.list_files(tmp_path / "docs.jsonl")
+    with pytest.raises(ValueError, match=f"docs.jsonl, {message}") as error:
+        list(documents.read_texts(file))
+    assert "\n" not in str(error.value)
+
+
+def test_bad_line_reaches_the_caller_from_its_worker(tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "docs.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
+    with pytest.raises(ValueError, match=r"docs\.jsonl, line 2: not UTF-8"):
+        run(tmp_path / "docs.jsonl", tokenizer, tmp_path / "out")
+    assert not (tmp_path / "out" / "train").exists()
+
+
+def test_bad_rows_and_files_are_named(tmp_path: Path) -> None:
+    def read(name: str) -> None:
+        list(documents.read_texts(documents.list_files(tmp_path / name)[0]))
+
+    write_parquet(tmp_path / "null.parquet", ["a", "b", None])
+    with pytest.raises(ValueError, match=r"null\.parquet, row 3: the text is null"):
+        read("null.parquet")
+    invalid = pa.array([b"a", b"\xff"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"text": invalid}), tmp_path / "bytes.parquet")
+    with pytest.raises(ValueError, match=r"bytes\.parquet, row 2: not UTF-8"):
+        read("bytes.parquet")
+    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "body.parquet")
+    with pytest.raises(ValueError, match='string column "text", found body'):
+        read("body.parquet")
+    pq.write_table(pa.table({"text": [1]}), tmp_path / "int.parquet")
+    with pytest.raises(ValueError, match='string column "text"'):
+        read("int.parquet")
+    (tmp_path / "cut.parquet").write_bytes((tmp_path / "null.parquet").read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"cut\.parquet: damaged or cut off"):
+        read("cut.parquet")
+    whole = gzip.compress(b'{"text": "a"}\n' * 999)
+    (tmp_path / "cut.jsonl.gz").write_bytes(whole[:-20])
+    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz: damaged or cut off"):
+        read("cut.jsonl.gz")
+    (tmp_path / "cut.jsonl.gz").write_bytes(b"text")
+    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz: damaged or cut off"):
+        read("cut.jsonl.gz")
+
+
+def test_inputs_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such file or directory"):
+        documents.list_files(tmp_path / "nothing")
+    with pytest.raises(ValueError, match=r"no \*\.parquet"):
+        documents.list_files(tmp_path)
+    (tmp_path / "docs.txt").write_text("")
+    with pytest.raises(ValueError, match="ends in one of"):
+        documents.list_files(tmp_path / "docs.txt")
+
+
+def test_only_the_placeholders_are_special_in_text(tokenizer: Path) -> None:
+    loaded = documents.tokenizer_for_documents(tokenizer.read_bytes(), "x")
+    ids = {token: loaded.token_to_id(token) for token in SPECIAL}
+    for token in SPECIAL:
+        found = loaded.encode(f"가 {token}나", add_special_tokens=False).ids
+        assert (ids[token] in found) == (token in documents.PLACEHOLDERS)
+        assert loaded.decode(found, skip_special_tokens=False) == f"가 {token}나"
+
+
+def test_token_bytes(tokenizer: Path) -> None:
+    text = "문서 hello <|tel|>\n😀"
+    sizes = documents.token_bytes(tokenizer.read_bytes(), "x")
+    loaded = documents.tokenizer_for_documents(tokenizer.read_bytes(), "x")
+    assert sizes.shape == (258 + len(SPECIAL),)
+    assert sizes[-len(SPECIAL) :].sum() == 0
+    ids = loaded.encode(text, add_special_tokens=False).ids
+    assert sizes[ids].sum() == len(text.replace("<|tel|>", "").encode())
+
+
+def test_unfit_tokenizers_are_refused(tmp_path: Path) -> None:
+    without = write_tokenizer(tmp_path / "without.json", ["<pad>"])
+    with pytest.raises(ValueError, match=r"^x: has no <\|endoftext\|>"):
+        documents.tokenizer_for_documents(without.read_bytes(), "x")
+    for damaged in (b"", b"{}", b"[]", without.read_bytes()[:100], b"\xff"):
+        with pytest.raises(ValueError, match=r"^x: not a tokenizer\.json"):
+            documents.tokenizer_for_documents(damaged, "x")
+    words = Tokenizer(models.BPE({"한": 0}, []))
+    words.add_special_tokens(["<|endoftext|>"])
+    with pytest.raises(ValueError, match="'한' is not of a byte-level tokenizer"):
+        documents.token_bytes(words.to_str().encode(), "x")
+
+
+def test_program_errors_are_one_line(tokenizer: Path, tmp_path: Path) -> None:
+    for flags in (
+        [f"--input={tmp_path}/none", f"--tokenizer={tokenizer}", f"--output={tmp_path}/out"],
+        [f"--input={tmp_path}", f"--tokenizer={tmp_path}/none", f"--output={tmp_path}/out"],
+        [f"--input={tmp_path}"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "polyglot_jax.data.encode", *flags],
+            cwd=REPO,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONWARNINGS": "error"},
+        )
+        assert done.returncode != 0
+        assert done.stderr.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+def test_published_tokenizer_on_real_documents(tmp_path: Path) -> None:
+    tokenizer = DATA / "polyglot_tokenizer" / "tokenizer.json"
+    if not tokenizer.exists():
+        pytest.skip(f"needs the published tokenizer at {tokenizer}")
+    with gzip.open(DATA / "petitions_ko" / "petitions.jsonl.gz", "rt") as file:
+        lines = [next(file) for _ in range(60)]
+    (tmp_path / "docs.jsonl").write_text("".join(lines))
+    run(tmp_path / "docs.jsonl", tokenizer, tmp_path / "out")
+    texts = [json.loads(line)["text"] for line in lines]
+    assert sorted(decoded(tmp_path / "out", "train") + decoded(tmp_path / "out", "held_out")) == (
+        sorted(texts)
+    )
+    sizes = read_token_bytes(tmp_path / "out", 30_003)
+    store = open_split(tmp_path / "out" / "train")
+    (stream,) = store.read([0], [store.num_tokens])
+    assert store.manifest.separator_id == 2
+    assert sizes[stream].sum() == store.manifest.bytes
