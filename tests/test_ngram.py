@@ -78,7 +78,7 @@ def synthetic(seed: int, documents: int) -> list[str]:
 
 
 def test_interpolation_beats_its_parts() -> None:
-    model = ngram.fit(synthetic(1, 40))
+    model = ngram.fit(synthetic(1, 4))
     held_out = synthetic(2, 10)
     u, v, w = (np.concatenate(x) for x in zip(*ngram._triples(held_out), strict=True))
     unigram, bigram = model.unigram[w], model.bigram[v, w]

@@ -29,29 +29,23 @@ SPECIALS = ("<pad>", "<eos>", "<|endoftext|>", "<|sep|>")  # ids 0..3
 PII_SPECIALS = ("<|acc|>", "<|tel|>", "<|rrn|>")  # ids vocab_size..vocab_size+2
 SMALLEST_VOCABULARY = len(SPECIALS) + 256
 
-_INPUT = flags.DEFINE_string(
-    "input", None, "Directory of Parquet documents, or one Parquet or JSONL file.", required=True
-)
-_VOCAB_SIZE = flags.DEFINE_integer(
-    "vocab_size", 30_000, "Ids of specials, bytes and merges; the three PII tokens come on top."
-)
-_OUTPUT = flags.DEFINE_string("output", None, "The tokenizer.json to write.", required=True)
-_PROCESSES = flags.DEFINE_integer(
-    "processes", os.cpu_count() or 1, "Processes that find morphemes.", lower_bound=1
-)
 
+def write(documents: str, output: Path, vocab_size: int, *, processes: int = 1) -> None:
+    """Trains on a directory or file of documents; writes `output` and a `.meta.json` beside it.
 
-def main() -> None:
-    output = Path(_OUTPUT.value)
+    Raises:
+      ValueError: as `train` and `polyglot_jax.corpus.readers.documents`; `output` is a directory.
+      OSError: `output` cannot be written.
+    """
     if output.is_dir():
         raise ValueError(f"--output={output} is a directory; name the tokenizer.json to write")
     output.parent.mkdir(parents=True, exist_ok=True)
-    corpus = Corpus(readers.documents(_INPUT.value), name=_INPUT.value)
+    corpus = Corpus(readers.documents(documents), name=documents)
     # Opened first: a place that cannot be written to is found before the work, not after it.
     temporary = output.with_name(f".{output.name}.tmp")
     with temporary.open("w", encoding="utf-8") as file:
         try:
-            tokenizer = train(corpus, _VOCAB_SIZE.value, processes=_PROCESSES.value)
+            tokenizer = train(corpus, vocab_size, processes=processes)
             file.write(tokenizer.to_str(pretty=True))
         except BaseException:
             temporary.unlink()
@@ -145,4 +139,18 @@ def metadata(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    _INPUT = flags.DEFINE_string(
+        "input", None, "Directory of Parquet documents, or a Parquet or JSONL file.", required=True
+    )
+    _OUTPUT = flags.DEFINE_string("output", None, "The tokenizer.json to write.", required=True)
+    _VOCAB_SIZE = flags.DEFINE_integer(
+        "vocab_size", 30_000, "Ids of specials, bytes and merges; three PII tokens come on top."
+    )
+    _PROCESSES = flags.DEFINE_integer(
+        "processes", os.cpu_count() or 1, "Processes that find morphemes.", lower_bound=1
+    )
+    cli.run(
+        lambda: write(
+            _INPUT.value, Path(_OUTPUT.value), _VOCAB_SIZE.value, processes=_PROCESSES.value
+        )
+    )

@@ -15,17 +15,20 @@ _FENCE = re.compile(r"[ \t]*(`{3,}(?=[^`]*$)|~{3,})(.*)")
 
 _BRACES = r"\{(?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*+\})*+\}"  # a JSX expression, three levels deep
 _ATTRIBUTE = (
-    rf"""\s+(?P<attribute>[\w:-]+)(?:=(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|{_BRACES}))?"""
+    r"\s+(?P<attribute>[A-Za-z:_][A-Za-z0-9:_-]*)"
+    rf"""(?:=(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|{_BRACES}))?"""
 )
 _ATTRIBUTES = re.sub(r"\?P<\w+>", "?:", _ATTRIBUTE)
 _LINK_TARGET = r'\((?:<[^<>\n]*>|(?:[^()\s\\]|\\[^\n]|\([^()\s]*\))*+)(?:[ \t]+"[^"\n]*")?\)'
 _MARKUP = re.compile(
     rf"""(?P<code>(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)(?P=ticks)(?!`))
-    |(?P<comment><!--.*?-->|\{{/\*.*?\*/\}})
+    |(?P<comment><!--(?:(?!<!--|-->).)*+-->|\{{/\*(?:(?!\{{/\*|\*/\}}).)*+\*/\}})
     |(?P<autolink><(?P<url>(?:https?://|mailto:)[^\s<>]+|[\w.+-]+@[\w.-]+)>)
-    |(?P<tag><(?P<slash>/?)(?P<name>(?:[A-Za-z][\w.-]*)?)(?P<attributes>(?:{_ATTRIBUTES})*+)\s*(?P<closed>/?)>)
+    |(?P<tag><(?P<slash>/?)(?:(?P<name>[A-Za-z][A-Za-z0-9.-]*)
+        (?P<attributes>(?:{_ATTRIBUTES})*+)\s*(?P<closed>/?))?>)
     |(?P<image>!\[(?:\\.|[^\[\]\\\n])*+\]{_LINK_TARGET})
-    |(?P<link>\[(?P<label>(?:\\.|!?\[(?:\\.|[^\[\]\\])*+\](?:{_LINK_TARGET})?|[^\[\]\\])*+)\]{_LINK_TARGET})
+    |(?P<link>\[(?P<label>(?:\\.|!?\[(?:\\.|[^\[\]\\])*+\](?:{_LINK_TARGET})?|[^\[\]\\])*+)\]
+        {_LINK_TARGET})
     |(?P<bold>\*\*(?=\S)(?P<strong>(?:[^*\n]|\*(?!\*)|\n(?![ \t]*\n))+)(?<=\S)\*\*)
     |(?P<escape>\\(?P<mark>[!-/:-@\[-`{{-~]|$))""",
     re.VERBOSE | re.DOTALL | re.MULTILINE,
@@ -41,8 +44,8 @@ def strip_markdown(text: str) -> str:
     """Removes front matter (but its title), fences, link targets, images, tags, bold marks.
 
     The tag of a component leaves those of its attributes that a reader would see. No line is joined
-    with another. Not idempotent by nature: `\\\\[x\\\\](y)` means the text
-    `[x](y)`, which is a link to whoever reads it as Markdown again.
+    with another. Not idempotent by nature: `\\[x\\](y)` means the text `[x](y)`, which is a link to
+    whoever reads it as Markdown again.
     """
     title = ""
     if match := _FRONT_MATTER.match(text):
@@ -95,10 +98,10 @@ def _replace(match: re.Match[str]) -> str:
 
 
 def _replace_tag(match: re.Match[str]) -> str:
-    text, end, name = match.string, match.end(), match["name"]
+    text, end, name = match.string, match.end(), match["name"] or ""
     values = {
         part["attribute"]: part["double"] or part["single"] or ""
-        for part in _ATTRIBUTE_PARTS.finditer(match["attributes"])
+        for part in _ATTRIBUTE_PARTS.finditer(match["attributes"] or "")
     }
     # The title of an HTML element is a tooltip; that of a component is a heading.
     names = _SHOWN if name[:1].isupper() else ("data-title",)

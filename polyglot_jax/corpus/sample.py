@@ -26,11 +26,13 @@ DOCS = "portone_mcp_server/resources/docs/"
 JSONL_SHA256 = "d9433c4682e0a740d08ff7f09eb1cf1279d7fc108167f0cba715dd46648481a0"
 INSTEAD = "to use a corpus of your own: make quickstart CORPUS=path.jsonl"
 
-_OUTPUT = flags.DEFINE_string("output", None, "JSONL file to write.", required=True)
 
+def write(output: Path) -> None:
+    """Writes the sample corpus as JSONL, unless it is there already.
 
-def main() -> None:
-    output = Path(_OUTPUT.value)
+    Raises:
+      ValueError: the wheel cannot be fetched or is not the pinned one.
+    """
     if output.exists() and hashlib.sha256(output.read_bytes()).hexdigest() == JSONL_SHA256:
         print(f"{output}: already there")
         return
@@ -77,4 +79,5 @@ def jsonl_lines(wheel: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    _OUTPUT = flags.DEFINE_string("output", None, "JSONL file to write.", required=True)
+    cli.run(lambda: write(Path(_OUTPUT.value)))
