@@ -5,6 +5,7 @@ markup; inline code is one of them, so nothing inside it is touched. Headings, l
 inline code keep their marks: they read well as text. Code blocks lose only their fences.
 """
 
+import html
 import re
 
 _FRONT_MATTER = re.compile(
@@ -30,6 +31,7 @@ _MARKUP = re.compile(
     |(?P<link>\[(?P<label>(?:\\.|!?\[(?:\\.|[^\[\]\\])*+\](?:{_LINK_TARGET})?|[^\[\]\\])*+)\]
         {_LINK_TARGET})
     |(?P<bold>\*\*(?=\S)(?P<strong>(?:[^*\n]|\*(?!\*)|\n(?![ \t]*\n))+)(?<=\S)\*\*)
+    |(?P<entity>&(?:\#[0-9]+|\#x[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);)
     |(?P<escape>\\(?P<mark>[!-/:-@\[-`{{-~]|$))""",
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
@@ -41,9 +43,9 @@ _PICTURE_NOTE = re.compile(r"^[ \t]*\((?:관련 )?이미지 첨부(?::[^()\n]*)?
 
 
 def strip_markdown(text: str) -> str:
-    """Removes front matter (but its title), fences, link targets, images, tags, bold marks.
+    """Removes front matter (but its title), fences, link targets, images, tags and bold marks.
 
-    The tag of a component leaves those of its attributes that a reader would see. No line is joined
+    Entities outside of code become the characters they stand for. The tag of a component leaves those of its attributes that a reader would see. No line is joined
     with another. Not idempotent by nature: `\\[x\\](y)` means the text `[x](y)`, which is a link to
     whoever reads it as Markdown again.
     """
@@ -92,6 +94,9 @@ def _replace(match: re.Match[str]) -> str:
         return _strip_prose(match["label"])
     if kind == "bold":
         return _strip_prose(match["strong"])
+    if kind == "entity":
+        character = html.unescape(match[0])
+        return character if character.isprintable() else " "
     if kind == "escape":
         return match["mark"]
     return "\n" if "\n" in match[0] else ""  # a comment or an image

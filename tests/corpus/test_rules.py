@@ -109,6 +109,10 @@ def test_plain_rules() -> None:
         ("`<b>` ``[a](`b`)``와 <b>굵게</b>", "`<b>` ``[a](`b`)``와 굵게"),
         ("pay\\_method \\<주문\\> C:\\dir", "pay_method <주문> C:\\dir"),
         ("줄\\\n바꿈", "줄\n바꿈"),
+        (
+            "&quot;가&#x20;나&quot; &lt;b&gt;&nbsp;&#10;`&amp;` &nix; A&B;",
+            '"가 나" <b>  `&amp;` &nix; A&B;',
+        ),
         ('<Callout content="내용\n둘째" title="제목" />', "\n제목\n내용\n둘째\n"),
         ('## <Highlight text="본인인증" />', "## 본인인증"),
         ('<div class="hint" data-style="info">이 글은</div>', "이 글은"),
