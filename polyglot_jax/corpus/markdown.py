@@ -45,9 +45,9 @@ _PICTURE_NOTE = re.compile(r"^[ \t]*\((?:관련 )?이미지 첨부(?::[^()\n]*)?
 def strip_markdown(text: str) -> str:
     """Removes front matter (but its title), fences, link targets, images, tags and bold marks.
 
-    Entities outside of code become the characters they stand for. The tag of a component leaves those of its attributes that a reader would see. No line is joined
-    with another. Not idempotent by nature: `\\[x\\](y)` means the text `[x](y)`, which is a link to
-    whoever reads it as Markdown again.
+    Entities outside of code become the characters they stand for. The tag of a component leaves
+    those of its attributes that a reader would see. No line is joined with another. Not idempotent
+    by nature: `\\[x\\](y)` means the text `[x](y)`, a link to whoever reads it as Markdown again.
     """
     title = ""
     if match := _FRONT_MATTER.match(text):
