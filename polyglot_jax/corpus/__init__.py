@@ -1,0 +1,1 @@
+"""Raw text to clean documents: readers, rules, and the pipeline that writes Parquet."""

@@ -1,0 +1,158 @@
+"""The corpus program on tiny inputs: what is kept, what is dropped, and all of it or nothing."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from polyglot_jax.corpus import pipeline
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LONG = "이 문서는 결제 연동을 준비하는 개발자를 위한 안내 문서이며 누구나 읽을 수 있습니다."
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return path
+
+
+def rows(output: Path) -> list[dict[str, Any]]:
+    return [row for f in sorted(output.glob("part-*")) for row in pq.read_table(f).to_pylist()]
+
+
+def digests(output: Path) -> dict[str, str]:
+    return {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in output.iterdir()}
+
+
+def test_kept_in_order_with_structure_source_and_id(tmp_path: Path) -> None:
+    text = f"{LONG}\r\n\r\n\r\n\r\n  - 둘째   문단 \n{LONG}!"
+    write(tmp_path / "in/b/docs.jsonl", [{"text": text, "id": "x.md", "source": "s"}])
+    write(tmp_path / "in/a/docs.jsonl", [{"text": f"[{LONG}](x)"}, {"text": LONG + text}])
+    out = tmp_path / "out"
+    report = pipeline.run([f"{tmp_path}/in/b/*", f"{tmp_path}/in/*/*.jsonl"], str(out))
+    assert [(row["id"], row["source"]) for row in rows(out)] == [
+        ("x.md", "s"),
+        ("a/docs.jsonl:1", "docs"),
+        ("a/docs.jsonl:2", "docs"),
+    ]
+    cleaned = f"{LONG}\n\n  - 둘째 문단\n{LONG}!"
+    # Only what is named Markdown is read as Markdown.
+    assert [row["text"] for row in rows(out)] == [cleaned, f"[{LONG}](x)", LONG + cleaned]
+    assert [row["num_chars"] for row in rows(out)] == [len(row["text"]) for row in rows(out)]
+    assert report["counts"]["written"] == report["counts"]["read"] == 3
+    assert str(tmp_path) not in (out / "report.json").read_text()
+    assert not [f for f in tmp_path.iterdir() if f.name not in ("in", "out")]
+
+
+def test_duplicates_short_texts_and_rejects_are_counted(tmp_path: Path) -> None:
+    lines = [
+        {"text": LONG},
+        {"text": f" {LONG.replace(' ', '  ')}\n"},
+        {"text": "짧다"},
+        {"text": None},
+    ]
+    path = write(tmp_path / "a.jsonl", lines)
+    report = pipeline.run([str(path)], str(tmp_path / "out"), source="mine", min_chars=40)
+    assert [row["source"] for row in rows(tmp_path / "out")] == ["mine"]
+    counts = report["counts"]
+    names = ("read", "rejected", "duplicates", "short", "written")
+    assert [counts[name] for name in names] == [3, 1, 1, 1, 1]
+    rejects = (tmp_path / "out/rejects.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in rejects] == [
+        {"file": str(path), "row": 4, "reason": "text is null"}
+    ]
+
+
+def test_boilerplate_is_kept_once_a_source(tmp_path: Path) -> None:
+    common = "문의 사항은 고객지원팀으로 연락해 주시면 친절하게 답변해 드리겠습니다."
+    own = [f"{LONG} 문서 번호는 {i}입니다." for i in range(11)]
+    lines = [{"text": f"# 안내\n\n{line}\n\n{common}", "source": "a"} for line in own]
+    # The same line in few documents of another source, and in copies of one document, is text.
+    lines += [{"text": f"{LONG} 끝 {i}.\n{common}", "source": "b"} for i in range(5)]
+    lines += [{"text": f"{LONG}\n{common}", "source": "c"}] * 20
+    path = write(tmp_path / "a.jsonl", lines)
+    report = pipeline.run([str(path)], str(tmp_path / "out"))
+    texts = [row["text"] for row in rows(tmp_path / "out")]
+    assert texts[0] == f"# 안내\n\n{own[0]}\n\n{common}"
+    assert texts[1:11] == [f"# 안내\n\n{line}" for line in own[1:]]
+    assert all(common in text for text in texts[11:])
+    assert report["counts"]["boilerplate_lines"] == 10
+    assert report["counts"]["duplicates"] == 19
+
+
+def test_same_bytes_again_and_parts_of_bounded_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "PART_BYTES", 1000)
+    path = write(tmp_path / "a.jsonl", [{"text": f"{LONG} {i}"} for i in range(40)])
+    pipeline.run([str(path)], str(tmp_path / "one"))
+    pipeline.run([str(path)], str(tmp_path / "two"))
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+    assert len(list((tmp_path / "one").glob("part-*"))) > 3
+    assert [row["id"] for row in rows(tmp_path / "one")] == [f"a.jsonl:{i}" for i in range(1, 41)]
+
+
+def test_complete_output_is_reused_and_another_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": LONG}])
+    out = tmp_path / "out"
+    first = pipeline.run([str(path)], str(out), min_chars=10)
+    os.utime(out / "part-00000.parquet", (1, 1))
+    assert pipeline.run([str(path)], str(out), min_chars=10) == first
+    assert (out / "part-00000.parquet").stat().st_mtime == 1
+    with pytest.raises(ValueError, match="other inputs, options or rules"):
+        pipeline.run([str(path)], str(out), min_chars=11)
+    write(path, [{"text": LONG + "!"}])
+    with pytest.raises(ValueError, match="other inputs, options or rules"):
+        pipeline.run([str(path)], str(out), min_chars=10)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes").write_text("keep")
+    with pytest.raises(ValueError, match="no output of this program"):
+        pipeline.run([str(path)], str(tmp_path / "mine"))
+
+
+def test_a_killed_run_leaves_no_output_and_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": LONG}])
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "_write_parts", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pipeline.run([str(path)], str(out), min_chars=10)
+    assert not out.exists()
+    pipeline.run([str(path)], str(out), min_chars=10)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.jsonl", "out"]
+
+
+def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "polyglot_jax.corpus", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+
+
+def test_as_a_program(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": LONG}, {}])
+    result = program(f"--input={path}", f"--output={tmp_path}/out", "--min_chars=10")
+    assert result.returncode == 0, result.stderr
+    assert "written 1" in result.stdout
+    assert "rejects.jsonl" in result.stdout
+    (tmp_path / "file").write_text("")
+    write(tmp_path / "bad.jsonl", [{}, 3])
+    for arguments, message in [
+        (["--input=nowhere/*.jsonl", f"--output={tmp_path}/x"], "no file matches"),
+        ([f"--input={tmp_path}/bad.jsonl", f"--output={tmp_path}/x"], "no field text"),
+        ([f"--input={path}", f"--output={tmp_path}/x"], "no document is left"),
+        ([f"--input={path}", f"--output={tmp_path}/file/x", "--min_chars=1"], "Not a directory"),
+    ]:
+        result = program(*arguments)
+        assert result.returncode == 1
+        assert message in result.stderr
+        assert result.stderr.count("\n") == 1
+        assert not (tmp_path / "x").exists()
+        assert not (tmp_path / ".x.tmp").exists()
