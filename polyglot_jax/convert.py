@@ -1,0 +1,195 @@
+"""Converts between training checkpoints and the directories of transformers.
+
+    python -m polyglot_jax.convert --to=hf --checkpoint=WORKDIR[@STEP] --output=DIR
+    python -m polyglot_jax.convert --to=orbax --hf=DIR --output=DIR
+
+The weights' names and layouts are in `hf_weights`, the settings in `hf_config`. An output appears
+under its name only when it is whole.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from etils import epath
+
+from polyglot_jax import checkpoint, cli, hf_config, hf_weights
+from polyglot_jax.config import NeoxConfig, model_from_dict
+from polyglot_jax.model_card import model_card
+
+TO = flags.DEFINE_enum("to", None, ["hf", "orbax"], "What to write.", required=True)
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "With --to=hf: WORKDIR, or WORKDIR@STEP.")
+HF = flags.DEFINE_string("hf", None, "With --to=orbax: a directory that transformers loads.")
+OUTPUT = flags.DEFINE_string("output", None, "Directory to make.", required=True)
+DTYPE = flags.DEFINE_enum("dtype", "float32", list(hf_weights.DTYPES), "Of HF's weights.")
+
+
+def main() -> None:
+    if (TO.value == "hf") != bool(CHECKPOINT.value) or (TO.value == "orbax") != bool(HF.value):
+        raise ValueError("give --to=hf --checkpoint=WORKDIR, or --to=orbax --hf=DIR")
+    if CHECKPOINT.value:
+        workdir, step = split_step(CHECKPOINT.value)
+        metadata, params = checkpoint.restore_params(workdir, step)
+        model = model_from_dict(metadata["model"])
+        tokenizer = workdir / "tokenizer.json"
+        save_hf(OUTPUT.value, model, params, tokenizer, DTYPE.value, metadata)
+    else:
+        model = read_hf_config(HF.value)
+        params = load_hf(HF.value, model)
+        with new_directory(OUTPUT.value) as directory:
+            checkpoint.save_params(directory, model, params)
+            _find_tokenizer(epath.Path(HF.value)).copy(directory / "tokenizer.json")
+    print(f"wrote {OUTPUT.value}")
+
+
+def load_model(path: epath.PathLike) -> tuple[NeoxConfig, Any, epath.Path]:
+    """Returns the model, its parameters (numpy) and the path of its tokenizer.json.
+
+    Args:
+      path: an HF directory, or WORKDIR[@STEP] of a training run or of --to=orbax.
+    Raises:
+      ValueError: it is neither, or it is not whole.
+    """
+    if (epath.Path(path) / "config.json").exists() and not _is_workdir(epath.Path(path)):
+        model = read_hf_config(path)
+        return model, load_hf(path, model), _find_tokenizer(epath.Path(path))
+    workdir, step = split_step(path)
+    if not _is_workdir(workdir):
+        raise ValueError(
+            f"{path} is neither a directory that transformers loads (with config.json) nor the "
+            "--workdir of a training run (with checkpoints/)"
+        )
+    metadata, params = checkpoint.restore_params(workdir, step)
+    return model_from_dict(metadata["model"]), params, _find_tokenizer(workdir)
+
+
+def split_step(path: epath.PathLike) -> tuple[epath.Path, int | None]:
+    """Splits WORKDIR[@STEP]; None is the newest step."""
+    workdir, _, step = os.fspath(path).rpartition("@")
+    if workdir and step.isdecimal():
+        return epath.Path(workdir), int(step)
+    return epath.Path(path), None
+
+
+def read_hf_config(directory: epath.PathLike) -> NeoxConfig:
+    """Returns the model of an HF directory.
+
+    Raises:
+      ValueError: there is no config.json, or it names something this model cannot compute.
+    """
+    where = _local(directory) / "config.json"
+    return hf_config.config_from_hf(_read_json(where), str(where))
+
+
+def load_hf(directory: epath.PathLike, model: NeoxConfig, shardings: Any = None) -> Any:
+    """Returns the float32 parameters of an HF directory.
+
+    Args:
+      model: what the parameters are for; must have the shape of the directory's config.json.
+      shardings: a tree of shardings like the parameters: each is read straight into its place on
+        the mesh, every process reading only its own slices. None gives numpy arrays.
+    Raises:
+      ValueError: the two differ (naming the field), or see `hf_weights.read_weights`.
+    """
+    hf_config.check_same(model, read_hf_config(directory), str(directory))
+    return hf_weights.read_weights(_local(directory), model, shardings)
+
+
+def save_hf(
+    directory: epath.PathLike,
+    model: NeoxConfig,
+    params: Any,
+    tokenizer: epath.PathLike,
+    dtype: str,
+    metadata: Mapping[str, Any],
+) -> None:
+    """Writes a directory that transformers, vLLM and llama.cpp load.
+
+    Args:
+      tokenizer: path of a tokenizer.json.
+      dtype: of the weights, "float32" or "bfloat16".
+      metadata: of the checkpoint, for the model card.
+    Raises:
+      ValueError: the directory exists, or the tokenizer does not fit the model.
+      OSError: the directory cannot be written.
+    """
+    ids = hf_config.token_ids(_read_json(epath.Path(tokenizer)), str(tokenizer))
+    if max(ids.values()) >= model.vocab_size:
+        raise ValueError(
+            f"{tokenizer} has ids up to {max(ids.values())}, but the model only "
+            f"{model.vocab_size} rows: is it the tokenizer of another model?"
+        )
+    end_of_text = ids[hf_config.END_OF_TEXT]
+    with new_directory(directory) as new:
+        hf_weights.write_weights(new, model, jax.device_get(params), dtype)
+        for name, content in {
+            "config.json": hf_config.config_to_hf(model, dtype, end_of_text),
+            "generation_config.json": hf_config.generation_config(end_of_text),
+            "tokenizer_config.json": hf_config.tokenizer_config(model.max_seq_len),
+        }.items():
+            (new / name).write_text(json.dumps(content, indent=2) + "\n")
+        (new / "tokenizer.json").write_bytes(epath.Path(tokenizer).read_bytes())
+        card = model_card(Path(directory).name, model, dtype, ids, metadata)
+        (new / "README.md").write_text(card)
+
+
+@contextlib.contextmanager
+def new_directory(directory: epath.PathLike) -> Iterator[Path]:
+    """Gives a temporary directory that gets its name when the block ends well.
+
+    Raises:
+      ValueError: the name is taken.
+    """
+    final = _local(directory).absolute()
+    if final.exists():
+        raise ValueError(f"{directory} exists; name a new directory or delete it first")
+    temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        temporary.rename(final)
+    except BaseException:
+        shutil.rmtree(temporary)
+        raise
+
+
+def _is_workdir(path: epath.Path) -> bool:
+    return (path / "checkpoints").is_dir()
+
+
+def _local(directory: epath.PathLike) -> Path:
+    if "://" in os.fspath(directory):
+        raise ValueError(
+            f"{directory}: directories of transformers are read and written locally only, "
+            "since safetensors maps its files; copy it"
+        )
+    return Path(directory)
+
+
+def _read_json(path: epath.Path | Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ValueError(f"no {path.name} in {path.parent}")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from None
+
+
+def _find_tokenizer(directory: epath.Path) -> epath.Path:
+    if not (directory / "tokenizer.json").is_file():
+        raise ValueError(f"no tokenizer.json in {directory}")
+    return directory / "tokenizer.json"
+
+
+if __name__ == "__main__":
+    cli.run(main)
