@@ -112,11 +112,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, partition_spec(("batch",)))
 
 
-def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+def local_rows(mesh: Mesh, batch_size: int) -> list[int]:
     """Returns the rising numbers of the examples of a global batch that this process holds."""
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     numbers = np.arange(batch_size)
-    return np.unique(np.concatenate([numbers[index] for index in slices if index is not None]))
+    held = np.concatenate([numbers[index] for index in slices if index is not None])
+    return np.unique(held).tolist()
 
 
 def put_batch(mesh: Mesh, rows: Mapping[str, np.ndarray], batch_size: int) -> dict[str, jax.Array]:

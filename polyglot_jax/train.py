@@ -1,0 +1,231 @@
+"""Trains an experiment: `python -m polyglot_jax.train --experiment=ko_tiny --workdir=DIR`.
+
+Run the same command again and it goes on from the newest complete checkpoint. WORKDIR holds
+config.json (the resolved experiment), tokenizer.json, checkpoints/, metrics.jsonl, tensorboard/ and
+curve.png.
+"""
+
+import dataclasses
+import json
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from etils import epath
+from jax.sharding import Mesh
+
+from polyglot_jax import checkpoint, cli, report
+from polyglot_jax.attention import choose_kernel
+from polyglot_jax.config import Experiment, from_dict, load_experiment, to_dict
+from polyglot_jax.convert import load_hf
+from polyglot_jax.data.held_out import HeldOut, open_held_out
+from polyglot_jax.data.mixture import open_plan
+from polyglot_jax.data.resume import check_same
+from polyglot_jax.mesh import local_rows, make_mesh, put_batch
+from polyglot_jax.metrics import RunLog
+from polyglot_jax.step import (
+    TrainState,
+    abstract_state,
+    family,
+    init_state,
+    jit_eval_step,
+    jit_init,
+    jit_train_step,
+    shardings_of,
+)
+
+
+def main() -> None:
+    values = flags.FLAGS
+    experiment = load_experiment(values.experiment, values.set)
+    if values.coordinator == "auto":
+        jax.distributed.initialize()
+    elif values.coordinator:
+        jax.distributed.initialize(values.coordinator, values.num_processes, values.process_id)
+    train(experiment, epath.Path(values.workdir), values.steps or experiment.train.steps)
+
+
+def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
+    """Runs the experiment up to `last_step` updates.
+
+    Raises:
+      ValueError: the mesh does not fit the devices, the data is missing or damaged, or the workdir
+        holds a run of something else.
+      OSError: the workdir cannot be written.
+      FloatingPointError: the loss is not finite.
+    """
+    t = experiment.train
+    last_step = min(last_step, t.steps)
+
+    # ---- everything that can be refused, before anything slow
+    mesh = make_mesh(experiment.mesh)
+    abstract = abstract_state(experiment, mesh)
+    kernel = choose_kernel(
+        experiment.model.attention, experiment.model.head_dim, experiment.model.compute_dtype
+    )
+    data = open_plan(experiment.data, t.batch_size)
+    held_out = open_held_out(experiment.data, t.batch_size, t.eval_sequences)
+    vocab_size = data.sources[0].manifest.vocab_size
+    if vocab_size > experiment.model.vocab_size:
+        raise ValueError(
+            f"model.vocab_size={experiment.model.vocab_size} is smaller than the tokenizer's "
+            f"{vocab_size} ids; set it to at least that, rounded up to a multiple of 128"
+        )
+    manager = checkpoint.open_manager(workdir, t.keep_checkpoints)
+    start = checkpoint.latest_step(workdir) or 0
+    if start:
+        metadata = checkpoint.read_metadata(workdir, start)
+        check_same_run(from_dict(metadata["experiment"]), experiment)
+        check_same(metadata["data"], data.fingerprint(), start)
+    if jax.process_index() == 0:
+        _describe_run(experiment, workdir, data.sources[0].split_dir.parent / "tokenizer.json")
+
+    # ---- state: own checkpoint, else init_from, else scratch
+    with jax.set_mesh(mesh):
+        if start:
+            state = checkpoint.restore(workdir, start, abstract)
+            origin = f"step {start} of {workdir}"
+        elif t.init_from:
+            state = _init_from_hf(experiment, abstract)
+            origin = t.init_from
+        else:
+            state = jit_init(experiment, mesh)()
+            origin = "scratch"
+
+        # ---- loop
+        with RunLog(
+            workdir,
+            start_step=start,
+            end_step=last_step,
+            tokens_per_step=t.batch_size * experiment.data.seq_len,
+            flops_per_token=family(experiment.model).flops_per_token(
+                experiment.model, experiment.data.seq_len
+            ),
+        ) as log:
+            log.say(
+                f"{experiment.name}: {family(experiment.model).num_params(experiment.model):,} "
+                f"parameters on {mesh.size} x {jax.devices()[0].device_kind} "
+                f"{dict(mesh.shape)}, attention {kernel}, from {origin}"
+            )
+            train_step = jit_train_step(experiment, mesh)
+            eval_step = jit_eval_step(experiment, mesh)
+            rows = local_rows(mesh, t.batch_size)
+            if not start:
+                log.held_out(0, evaluate(eval_step, state.params, held_out, mesh))
+
+            pending: tuple[int, dict[str, jax.Array]] | None = None
+
+            def log_pending() -> None:
+                nonlocal pending
+                if pending is not None:
+                    step, metrics = pending
+                    values = {k: v.item() for k, v in jax.device_get(metrics).items()}
+                    if not np.isfinite(values["loss"]):
+                        raise FloatingPointError(f"step {step}: loss is {values['loss']}")
+                    log.train(step, values, data.epochs_at(step))
+                    pending = None
+
+            for step, batch in enumerate(data.batches(start, last_step, rows), start + 1):
+                placed = put_batch(mesh, batch, t.batch_size)
+                with jax.transfer_guard("disallow"):  # nothing crosses to the host unasked
+                    state, metrics = train_step(state, placed)
+                log_pending()  # an earlier step's, while the device works on this one
+                if step % t.log_every == 0 or step == last_step:
+                    pending = step, metrics
+                is_last = step == last_step
+                evaluates = is_last or (t.eval_every is not None and step % t.eval_every == 0)
+                saves = is_last or step % t.checkpoint_every == 0
+                if evaluates or saves:
+                    log_pending()  # so that the record is whole up to the checkpoint
+                before = time.perf_counter()
+                if evaluates:
+                    values = evaluate(eval_step, state.params, held_out, mesh)
+                    log.held_out(step, values)
+                if saves:
+                    made = checkpoint.make_metadata(experiment, step, data.fingerprint())
+                    checkpoint.save(manager, state, made)
+                if evaluates or saves:
+                    log.paused(time.perf_counter() - before)
+        checkpoint.finish(manager)
+    if jax.process_index() == 0:
+        report.plot_run(workdir)
+
+
+def evaluate(
+    eval_step: Any,
+    params: Any,
+    held_out: HeldOut,
+    mesh: Mesh,
+) -> dict[str, float]:
+    """Returns loss (nats per token), bits_per_byte and tokens over held-out batches."""
+    batch_size = held_out.examples.shape[1]
+    sums = {"loss_sum": 0.0, "weight": 0.0, "num_bytes": 0.0}
+    for batch in held_out.batches(local_rows(mesh, batch_size)):
+        batch_sums = jax.device_get(eval_step(params, put_batch(mesh, batch, batch_size)))
+        for name, value in batch_sums.items():
+            sums[name] += float(value)
+    return {
+        "loss": sums["loss_sum"] / sums["weight"],
+        "bits_per_byte": sums["loss_sum"] / np.log(2) / sums["num_bytes"],
+        "tokens": sums["weight"],
+    }
+
+
+def check_same_run(saved: Experiment, current: Experiment) -> None:
+    """Raises ValueError if going on with `current` would not continue the run of `saved`.
+
+    The model, its seed and the batch must be the same. How it is computed (mesh, kernel, remat,
+    accumulation), how long, and how fast it learns may change.
+    """
+    free = {"attention": "", "remat": "", "compute_dtype": ""}
+    decides = {
+        "model": lambda e: dataclasses.asdict(dataclasses.replace(e.model, **free)),
+        "train": lambda e: {"seed": e.train.seed, "batch_size": e.train.batch_size},
+        "optimizer": lambda e: {"trainable": e.optimizer.trainable},
+    }
+    for section, values_of in decides.items():
+        old, new = values_of(saved), values_of(current)
+        for name in old:
+            if old[name] != new[name]:
+                raise ValueError(
+                    f"{section}.{name}={new[name]!r}, but the checkpoint was trained with "
+                    f"{old[name]!r}; set it back, or use another --workdir"
+                )
+
+
+def _init_from_hf(experiment: Experiment, abstract: TrainState) -> TrainState:
+    """Returns a fresh state around the weights of an HF directory, each read into its place."""
+    assert experiment.train.init_from is not None
+    params = load_hf(experiment.train.init_from, experiment.model, shardings_of(abstract.params))
+    shardings = shardings_of(abstract)
+    return jax.jit(lambda p: init_state(experiment, p), out_shardings=shardings)(params)
+
+
+def _describe_run(experiment: Experiment, workdir: epath.Path, tokenizer: epath.Path) -> None:
+    """Writes what the run is, so that the workdir alone can be converted and evaluated."""
+    description = {"experiment": to_dict(experiment), **checkpoint.provenance()}
+    for name, content in (
+        ("config.json", json.dumps(description, indent=2).encode()),
+        ("tokenizer.json", tokenizer.read_bytes()),
+    ):
+        temporary = workdir / f"{name}.tmp"
+        temporary.write_bytes(content)
+        temporary.replace(workdir / name)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("experiment", None, "Name in experiments/, or path of a .py file.")
+    flags.DEFINE_string("workdir", None, "Where the run lives, local or gs://.")
+    flags.DEFINE_multi_string("set", [], "Override a.b=value of the experiment; repeatable.")
+    flags.DEFINE_integer(
+        "steps", None, "Stop after this step; the schedule stays the experiment's.", lower_bound=1
+    )
+    flags.DEFINE_string(
+        "coordinator", None, "host:port of process 0, or 'auto' on TPU pods and SLURM."
+    )
+    flags.DEFINE_integer("num_processes", None, "With --coordinator=host:port.")
+    flags.DEFINE_integer("process_id", None, "With --coordinator=host:port.")
+    flags.mark_flags_as_required(["experiment", "workdir"])
+    cli.run(main)
