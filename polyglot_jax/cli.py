@@ -16,6 +16,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     """
 
     def guarded(unused_argv: Sequence[str]) -> int:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.ERROR)  # Orbax tells each of its steps otherwise
         try:
             main()
         except (ValueError, OSError) as error:

@@ -33,6 +33,7 @@ DTYPE = flags.DEFINE_enum("dtype", "float32", list(hf_weights.DTYPES), "Of HF's 
 def main() -> None:
     if (TO.value == "hf") != bool(CHECKPOINT.value) or (TO.value == "orbax") != bool(HF.value):
         raise ValueError("give --to=hf --checkpoint=WORKDIR, or --to=orbax --hf=DIR")
+    _check_free(OUTPUT.value)  # before minutes of reading
     if CHECKPOINT.value:
         workdir, step = split_step(CHECKPOINT.value)
         metadata, params = checkpoint.restore_params(workdir, step)
@@ -70,9 +71,9 @@ def load_model(path: epath.PathLike) -> tuple[NeoxConfig, Any, epath.Path]:
 
 
 def split_step(path: epath.PathLike) -> tuple[epath.Path, int | None]:
-    """Splits WORKDIR[@STEP]; None is the newest step."""
+    """Splits WORKDIR[@STEP]; None is the newest step. A directory of that very name goes first."""
     workdir, _, step = os.fspath(path).rpartition("@")
-    if workdir and step.isdecimal():
+    if workdir and step.isdecimal() and not epath.Path(path).exists():
         return epath.Path(workdir), int(step)
     return epath.Path(path), None
 
@@ -146,9 +147,7 @@ def new_directory(directory: epath.PathLike) -> Iterator[Path]:
     Raises:
       ValueError: the name is taken.
     """
-    final = _local(directory).absolute()
-    if final.exists():
-        raise ValueError(f"{directory} exists; name a new directory or delete it first")
+    final = _check_free(directory)
     temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
     temporary.mkdir(parents=True)
     try:
@@ -161,6 +160,13 @@ def new_directory(directory: epath.PathLike) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary)
         raise
+
+
+def _check_free(directory: epath.PathLike) -> Path:
+    path = _local(directory).absolute()
+    if path.exists():
+        raise ValueError(f"{directory} exists; name a new directory or delete it first")
+    return path
 
 
 def _is_workdir(path: epath.Path) -> bool:
