@@ -23,30 +23,25 @@ from polyglot_jax import checkpoint, cli, hf_config, hf_weights
 from polyglot_jax.config import NeoxConfig, model_from_dict
 from polyglot_jax.model_card import model_card
 
-TO = flags.DEFINE_enum("to", None, ["hf", "orbax"], "What to write.", required=True)
-CHECKPOINT = flags.DEFINE_string("checkpoint", None, "With --to=hf: WORKDIR, or WORKDIR@STEP.")
-HF = flags.DEFINE_string("hf", None, "With --to=orbax: a directory that transformers loads.")
-OUTPUT = flags.DEFINE_string("output", None, "Directory to make.", required=True)
-DTYPE = flags.DEFINE_enum("dtype", "float32", list(hf_weights.DTYPES), "Of HF's weights.")
-
 
 def main() -> None:
-    if (TO.value == "hf") != bool(CHECKPOINT.value) or (TO.value == "orbax") != bool(HF.value):
+    values = flags.FLAGS
+    if (values.to == "hf") != bool(values.checkpoint) or (values.to == "orbax") != bool(values.hf):
         raise ValueError("give --to=hf --checkpoint=WORKDIR, or --to=orbax --hf=DIR")
-    _check_free(OUTPUT.value)  # before minutes of reading
-    if CHECKPOINT.value:
-        workdir, step = split_step(CHECKPOINT.value)
+    _check_free(values.output)  # before minutes of reading
+    if values.checkpoint:
+        workdir, step = split_step(values.checkpoint)
         metadata, params = checkpoint.restore_params(workdir, step)
         model = model_from_dict(metadata["model"])
         tokenizer = workdir / "tokenizer.json"
-        save_hf(OUTPUT.value, model, params, tokenizer, DTYPE.value, metadata)
+        save_hf(values.output, model, params, tokenizer, values.dtype, metadata)
     else:
-        model = read_hf_config(HF.value)
-        params = load_hf(HF.value, model)
-        with new_directory(OUTPUT.value) as directory:
+        model = read_hf_config(values.hf)
+        params = load_hf(values.hf, model)
+        with new_directory(values.output) as directory:
             checkpoint.save_params(directory, model, params)
-            _find_tokenizer(epath.Path(HF.value)).copy(directory / "tokenizer.json")
-    print(f"wrote {OUTPUT.value}")
+            _find_tokenizer(epath.Path(values.hf)).copy(directory / "tokenizer.json")
+    print(f"wrote {values.output}")
 
 
 def load_model(path: epath.PathLike) -> tuple[NeoxConfig, Any, epath.Path]:
@@ -198,4 +193,10 @@ def _find_tokenizer(directory: epath.Path) -> epath.Path:
 
 
 if __name__ == "__main__":
+    flags.DEFINE_enum("to", None, ["hf", "orbax"], "What to write.")
+    flags.DEFINE_string("checkpoint", None, "With --to=hf: WORKDIR, or WORKDIR@STEP.")
+    flags.DEFINE_string("hf", None, "With --to=orbax: a directory that transformers loads.")
+    flags.DEFINE_string("output", None, "Directory to make.")
+    flags.DEFINE_enum("dtype", "float32", list(hf_weights.DTYPES), "Of HF's weights.")
+    flags.mark_flags_as_required(["to", "output"])
     cli.run(main)

@@ -138,19 +138,21 @@ def metadata(corpus: Corpus, tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
+def main() -> None:
+    values = flags.FLAGS
+    write(values.input, Path(values.output), values.vocab_size, processes=values.processes)
+
+
 if __name__ == "__main__":
-    _INPUT = flags.DEFINE_string(
-        "input", None, "Directory of Parquet documents, or a Parquet or JSONL file.", required=True
+    flags.DEFINE_string(
+        "input", None, "Directory of Parquet documents, or a Parquet or JSONL file."
     )
-    _OUTPUT = flags.DEFINE_string("output", None, "The tokenizer.json to write.", required=True)
-    _VOCAB_SIZE = flags.DEFINE_integer(
+    flags.DEFINE_string("output", None, "The tokenizer.json to write.")
+    flags.DEFINE_integer(
         "vocab_size", 30_000, "Ids of specials, bytes and merges; three PII tokens come on top."
     )
-    _PROCESSES = flags.DEFINE_integer(
-        "processes", os.cpu_count() or 1, "Processes that find morphemes.", lower_bound=1
+    flags.DEFINE_integer(
+        "processes", os.cpu_count(), "Processes that find morphemes.", lower_bound=1
     )
-    cli.run(
-        lambda: write(
-            _INPUT.value, Path(_OUTPUT.value), _VOCAB_SIZE.value, processes=_PROCESSES.value
-        )
-    )
+    flags.mark_flags_as_required(["input", "output"])
+    cli.run(main)

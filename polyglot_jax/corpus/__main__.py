@@ -11,27 +11,24 @@ from absl import flags
 from polyglot_jax import cli
 from polyglot_jax.corpus import pipeline
 
-_INPUT = flags.DEFINE_multi_string(
-    "input", None, "Glob, file or directory; may be repeated.", required=True
-)
-_OUTPUT = flags.DEFINE_string(
-    "output", None, "Directory of Parquet documents to make.", required=True
-)
-_SOURCE = flags.DEFINE_string(
-    "source", None, "Source of documents that name none (default: the name of their file)."
-)
-_MIN_CHARS = flags.DEFINE_integer("min_chars", 50, "Drop shorter documents.", lower_bound=1)
-
 
 def main() -> None:
+    values = flags.FLAGS
     report = pipeline.run(
-        _INPUT.value, _OUTPUT.value, source=_SOURCE.value, min_chars=_MIN_CHARS.value
+        values.input, values.output, source=values.source, min_chars=values.min_chars
     )
     counts = ", ".join(f"{name} {n}" for name, n in report["counts"].items())
-    print(f"{_OUTPUT.value}: {counts}")
+    print(f"{values.output}: {counts}")
     if report["counts"]["rejected"]:
-        print(f"rejected lines are listed in {_OUTPUT.value}/rejects.jsonl")
+        print(f"rejected lines are listed in {values.output}/rejects.jsonl")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_multi_string("input", None, "Glob, file or directory; may be repeated.")
+    flags.DEFINE_string("output", None, "Directory of Parquet documents to make.")
+    flags.DEFINE_string(
+        "source", None, "Source of documents that name none (default: the name of their file)."
+    )
+    flags.DEFINE_integer("min_chars", 50, "Drop shorter documents.", lower_bound=1)
+    flags.mark_flags_as_required(["input", "output"])
     cli.run(main)

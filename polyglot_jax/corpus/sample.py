@@ -79,5 +79,6 @@ def jsonl_lines(wheel: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    _OUTPUT = flags.DEFINE_string("output", None, "JSONL file to write.", required=True)
-    cli.run(lambda: write(Path(_OUTPUT.value)))
+    flags.DEFINE_string("output", None, "JSONL file to write.")
+    flags.mark_flags_as_required(["output"])
+    cli.run(lambda: write(Path(flags.FLAGS.output)))
