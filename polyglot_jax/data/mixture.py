@@ -88,7 +88,7 @@ class Mixture:
             grain.MapDataset.range(start_step, end_step)
             .map(lambda step: self.read(self.examples_at(step)[rows]))
             .to_iter_dataset(
-                grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BATCHES)
+                grain.ReadOptions(num_threads=2, prefetch_buffer_size=_PREFETCHED_BATCHES)
             )
         )
         with contextlib.closing(iter(batches)) as iterator:

@@ -156,7 +156,7 @@ class TokenStore:
 
     split_dir: epath.Path
     manifest: Manifest
-    _arrays: tuple[ts.TensorStore, ...]
+    _arrays: tuple[tuple[ts.TensorStore, epath.Path], ...]
     _ends: np.ndarray  # of the shards in the stream
 
     @property
@@ -171,8 +171,8 @@ class TokenStore:
         while length:
             offset = start - int(self._ends[i] - self.manifest.shards[i].tokens)
             size = min(length, self.manifest.shards[i].tokens - offset)
-            path = self.split_dir / self.manifest.shards[i].name / "tokens"
-            pieces.append((self._arrays[i][offset : offset + size].read(), path))
+            array, path = self._arrays[i]
+            pieces.append((array[offset : offset + size].read(), path))
             start, length, i = start + size, length - size, i + 1
         return PendingRead(tuple(pieces))
 
@@ -203,10 +203,10 @@ def open_split(split_dir: epath.PathLike) -> TokenStore:
     manifest = read_manifest(split_dir)
     context = ts.Context()
 
-    def open_shard(shard: Shard) -> ts.TensorStore:
-        path = split_dir / shard.name
-        _open_array(path / "document_ends", "uint64", shard.documents, context)
-        return _open_array(path / "tokens", manifest.dtype, shard.tokens, context)
+    def open_shard(shard: Shard) -> tuple[ts.TensorStore, epath.Path]:
+        ends, tokens = (split_dir / shard.name / array for array in ("document_ends", "tokens"))
+        _open_array(ends, "uint64", shard.documents, context)
+        return _open_array(tokens, manifest.dtype, shard.tokens, context), tokens
 
     with ThreadPoolExecutor(16) as pool:  # waits on the network where the shards are remote
         arrays = tuple(pool.map(open_shard, manifest.shards))

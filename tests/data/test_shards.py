@@ -8,7 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorstore as ts
+from etils import epath
 
+from polyglot_jax.data import shards
 from polyglot_jax.data.manifest import Manifest, dtype_for, read_manifest, write_manifest
 from polyglot_jax.data.shards import (
     open_split,
@@ -299,6 +302,16 @@ def test_a_strangers_shard_is_read(source: Path) -> None:
     verify(source)
     (found,) = open_split(source / "train").read([16], [4])
     np.testing.assert_array_equal(found, tokens)
+
+
+def test_remote_paths_name_bucket_and_object() -> None:
+    spec = shards._spec(epath.Path("gs://my-bucket/ko/train/shard-00000/tokens"), "uint16", 3)
+    assert spec["kvstore"] == {
+        "driver": "gcs",
+        "bucket": "my-bucket",
+        "path": "ko/train/shard-00000/tokens/",
+    }
+    ts.Spec(spec)
 
 
 def test_our_files_are_those_of_the_specification(tmp_path: Path) -> None:
