@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from polyglot_jax import checkpoint, convert, hf_weights
 from polyglot_jax.config import MeshConfig, load_experiment
 from polyglot_jax.mesh import make_mesh
-from polyglot_jax.step import abstract_state, init_params, init_state, shardings_of
+from polyglot_jax.step import abstract_state, init_state, shardings_of
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "한국어 텍스트를 생성합니다.\n둘째 줄: 값은 3.14 😀"
@@ -328,9 +328,8 @@ def workdir(tmp_path_factory, tokenizer_json):
     experiment = dataclasses.replace(load_experiment("ko_tiny", ["data.seq_len=64"]), model=CONFIG)
     manager = checkpoint.open_manager(path, keep=2)
     for step in (1, 2):
-        params = jax.tree.map(lambda x, step=step: x + step, init_params(experiment))
-        metadata = checkpoint.make_metadata(experiment, step, {})
-        checkpoint.save(manager, init_state(experiment, params), metadata)
+        state = jax.jit(init_state, static_argnums=0)(experiment, random_params(CONFIG, step))
+        checkpoint.save(manager, state, checkpoint.make_metadata(experiment, step, {}))
     checkpoint.finish(manager)
     (path / "config.json").write_text("{}")
     (path / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
