@@ -93,9 +93,14 @@ def section(title: str, facts: Mapping[str, str], body: str) -> str:
     return f"## {title}\n\n{lines}\n\n{body}\n"
 
 
-def append_section(text: str, path: Path = RESULTS) -> None:
-    """Appends a section to the results; the old file stays whole until the new one is."""
-    old = path.read_text(encoding="utf-8").rstrip("\n")
+def append_section(text: str, path: Path = RESULTS, retire: str | None = None) -> None:
+    """Appends a section to the results; the old file stays whole until the new one is.
+
+    Args:
+      retire: lines that begin so held the section's place and go.
+    """
+    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    kept = "\n".join(line for line in lines if retire is None or not line.startswith(retire))
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(f"{old}\n\n{text}", encoding="utf-8")
+    temporary.write_text(f"{kept}\n\n{text}", encoding="utf-8")
     os.replace(temporary, path)
