@@ -59,10 +59,10 @@ def workers(processes: int, tasks: int) -> Iterator[Run]:
     counter = context.Value("q", 0)
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(
-        min(processes, max(tasks, 1)) if tasks < processes else processes,
+        processes,  # each is started only once a task finds the others busy
         mp_context=context,
         initializer=_start,
-        initargs=(counter, max(1, processes // max(tasks, 1))),
+        initargs=(counter, max(1, processes // tasks)),
     )
 
     def run(
