@@ -136,7 +136,11 @@ def run_all(run: Run, facts: Row, device_rows: Iterable[Row]) -> None:
     collect(run, "device", device_rows)
     matmuls = [row["flops"] for row in run.rows if row["part"] == "matmul"]
     plans = measure(
-        run, "candidates", "benchmarks.gpu_step:plans", models=scale.models, overrides=scale.overrides
+        run,
+        "candidates",
+        "benchmarks.gpu_step:plans",
+        models=scale.models,
+        overrides=scale.overrides,
     )
     untried: dict[str, list[tuple[int, str]]] = {
         row["model"]: [(m, r) for m, r in row["candidates"]] for row in plans if "model" in row

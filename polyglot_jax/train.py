@@ -129,8 +129,13 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
 
             for step, batch in enumerate(data.batches(start, last_step, rows), start + 1):
                 placed = put_batch(mesh, batch, t.batch_size)
+                before = time.perf_counter()
                 with jax.transfer_guard("disallow"):  # nothing crosses to the host unasked
                     state, metrics = train_step(state, placed)
+                if step == start + 1:
+                    compiling = time.perf_counter() - before
+                    log.paused(compiling)
+                    log.say(f"compiled the training step in {compiling:.1f} s")
                 log_pending()  # an earlier step's, while the device works on this one
                 if step % t.log_every == 0 or step == last_step:
                     pending = step, metrics

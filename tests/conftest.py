@@ -48,3 +48,23 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("no real data: the folder ../shared/data is not there")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a source directory of some 20,000 tokens of Korean bytes; do not write to it."""
+    from polyglot_jax.data.encode import encode
+    from tests.data.test_encode import write_parquet, write_tokenizer
+
+    root = tmp_path_factory.mktemp("tiny")
+    texts = [f"{i}번째 문서입니다. " + "나는 학교에 갔다. " * (i % 7) for i in range(150)]
+    write_parquet(root / "documents.parquet", texts)
+    encode(
+        root / "documents.parquet",
+        write_tokenizer(root / "tokenizer.json"),
+        root / "shards",
+        source="tiny",
+        held_out_fraction=0.1,
+        processes=1,
+    )
+    return root / "shards"
