@@ -43,8 +43,8 @@ def family(config: NeoxConfig) -> Any:
 
 def init_params(experiment: Experiment) -> Any:
     """Returns fresh float32 parameters from train.seed."""
-    model = family(experiment.model)
-    return model.init(experiment.model, jax.random.key(experiment.train.seed))
+    key = jax.random.key(experiment.train.seed)
+    return family(experiment.model).init(experiment.model, key)
 
 
 def init_state(experiment: Experiment, params: Any) -> TrainState:
@@ -53,23 +53,30 @@ def init_state(experiment: Experiment, params: Any) -> TrainState:
     return TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
 
 
-def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
-    """Returns the state as `jax.ShapeDtypeStruct`s that carry their shardings on the mesh.
-
-    The optimizer's moments lie as their parameters do; its counters are replicated.
+def abstract_params(model: NeoxConfig, mesh: Mesh) -> Any:
+    """Returns the parameters as `jax.ShapeDtypeStruct`s that carry their shardings on the mesh.
 
     Raises:
       ValueError: a parameter has no rule or does not divide, see `polyglot_jax.mesh`.
     """
-    params = jax.eval_shape(lambda: init_params(experiment))
 
-    def place(path: Any, shape: jax.ShapeDtypeStruct, names: tuple[str, ...]) -> NamedSharding:
+    def place(path: Any, leaf: jax.ShapeDtypeStruct, names: tuple[str, ...]) -> Any:
         where = "/".join(str(key.key) for key in path)
-        return named_sharding(mesh, names, shape.shape, where)
+        return _placed(leaf, named_sharding(mesh, names, leaf.shape, where))
 
-    shardings = jax.tree_util.tree_map_with_path(
-        place, params, family(experiment.model).logical_axes(experiment.model)
-    )
+    params = jax.eval_shape(lambda: family(model).init(model, jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(place, params, family(model).logical_axes(model))
+
+
+def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
+    """Returns the state as `abstract_params` does its parameters.
+
+    The optimizer's moments lie as their parameters do; its counters are replicated.
+
+    Raises:
+      ValueError: see `abstract_params`.
+    """
+    params = abstract_params(experiment.model, mesh)
     state = jax.eval_shape(lambda p: init_state(experiment, p), params)
     optimizer = make_optimizer(experiment.optimizer, experiment.train.steps, params)
 
@@ -80,17 +87,17 @@ def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
         optimizer,
         lambda leaf, sharding: leaf if is_masked(leaf) else sharding,
         state.opt_state,
-        shardings,
+        shardings_of(params),
         transform_non_params=lambda leaf: replicated(mesh),
         is_leaf=is_masked,
     )
     counter: Any = replicated(mesh)
-    placed = TrainState(step=counter, params=shardings, opt_state=opt_shardings)
-    return jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        state,
-        placed,
-    )
+    shardings = TrainState(step=counter, params=shardings_of(params), opt_state=opt_shardings)
+    return jax.tree.map(_placed, state, shardings)
+
+
+def _placed(leaf: jax.ShapeDtypeStruct, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
 def shardings_of(abstract: Any) -> Any:
@@ -161,11 +168,9 @@ def _accumulate_gradients(
     return sums
 
 
-def eval_step(experiment: Experiment, params: Any, batch: Batch) -> dict[str, jax.Array]:
+def eval_step(model: NeoxConfig, params: Any, batch: Batch) -> dict[str, jax.Array]:
     """Returns the sums of loss (nats), weight and bytes over a held-out batch."""
-    loss_sum, weight = family(experiment.model).loss_sum_and_weight(
-        experiment.model, params, batch, jax.random.key(0)
-    )
+    loss_sum, weight = family(model).loss_sum_and_weight(model, params, batch, jax.random.key(0))
     return {"loss_sum": loss_sum, "weight": weight, "num_bytes": jnp.sum(batch["num_bytes"])}
 
 
@@ -192,11 +197,10 @@ def jit_train_step(experiment: Experiment, mesh: Mesh) -> Any:
     )
 
 
-def jit_eval_step(experiment: Experiment, mesh: Mesh) -> Any:
+def jit_eval_step(model: NeoxConfig, mesh: Mesh) -> Any:
     """Returns the compiled (params, batch) -> sums. Call it under `jax.set_mesh(mesh)`."""
-    shardings = shardings_of(abstract_state(experiment, mesh).params)
     return jax.jit(
-        lambda params, batch: eval_step(experiment, params, batch),
-        in_shardings=(shardings, batch_sharding(mesh)),
+        lambda params, batch: eval_step(model, params, batch),
+        in_shardings=(shardings_of(abstract_params(model, mesh)), batch_sharding(mesh)),
         out_shardings=replicated(mesh),
     )

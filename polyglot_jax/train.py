@@ -8,21 +8,20 @@ curve.png.
 import dataclasses
 import json
 import time
-from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
 from etils import epath
-from jax.sharding import Mesh
 
 from polyglot_jax import checkpoint, cli, report
 from polyglot_jax.attention import choose_kernel
 from polyglot_jax.config import Experiment, from_dict, load_experiment, to_dict
 from polyglot_jax.convert import load_hf
-from polyglot_jax.data.held_out import HeldOut, open_held_out
+from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.mixture import open_plan
 from polyglot_jax.data.resume import check_same
+from polyglot_jax.evaluate import evaluate
 from polyglot_jax.mesh import local_rows, make_mesh, put_batch
 from polyglot_jax.metrics import RunLog
 from polyglot_jax.step import (
@@ -110,7 +109,7 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
                 f"{dict(mesh.shape)}, attention {kernel}, from {origin}"
             )
             train_step = jit_train_step(experiment, mesh)
-            eval_step = jit_eval_step(experiment, mesh)
+            eval_step = jit_eval_step(experiment.model, mesh)
             rows = local_rows(mesh, t.batch_size)
             if not start:
                 log.held_out(0, evaluate(eval_step, state.params, held_out, mesh))
@@ -156,26 +155,6 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
         checkpoint.finish(manager)
     if jax.process_index() == 0:
         report.plot_run(workdir)
-
-
-def evaluate(
-    eval_step: Any,
-    params: Any,
-    held_out: HeldOut,
-    mesh: Mesh,
-) -> dict[str, float]:
-    """Returns loss (nats per token), bits_per_byte and tokens over held-out batches."""
-    batch_size = held_out.examples.shape[1]
-    sums = {"loss_sum": 0.0, "weight": 0.0, "num_bytes": 0.0}
-    for batch in held_out.batches(local_rows(mesh, batch_size)):
-        batch_sums = jax.device_get(eval_step(params, put_batch(mesh, batch, batch_size)))
-        for name, value in batch_sums.items():
-            sums[name] += float(value)
-    return {
-        "loss": sums["loss_sum"] / sums["weight"],
-        "bits_per_byte": sums["loss_sum"] / np.log(2) / sums["num_bytes"],
-        "tokens": sums["weight"],
-    }
 
 
 def check_same_run(saved: Experiment, current: Experiment) -> None:

@@ -121,7 +121,7 @@ def test_eval_step_sums_over_the_weighted_tokens():
     batch = next(batches(1))
     with jax.set_mesh(mesh):
         state = jit_init(experiment, mesh)()
-        sums = jit_eval_step(experiment, mesh)(state.params, put_batch(mesh, batch, BATCH))
+        sums = jit_eval_step(experiment.model, mesh)(state.params, put_batch(mesh, batch, BATCH))
     assert sums["weight"] == batch["weights"].sum()
     assert sums["num_bytes"] == batch["num_bytes"].sum()
     loss = sums["loss_sum"] / sums["weight"]
