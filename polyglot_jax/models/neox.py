@@ -49,8 +49,9 @@ def init_cache(config: NeoxConfig, mask_BS: jax.Array) -> KVCache:
     """Returns an empty cache for S columns, in the compute dtype."""
     B, S = mask_BS.shape
     shape = (config.num_layers, B, S, config.num_heads, config.head_dim)
-    zeros = jnp.zeros(shape, config.compute_dtype)
-    return KVCache(k_NBSHK=zeros, v_NBSHK=zeros, mask_BS=mask_BS, length=jnp.int32(0))
+    k_NBSHK = jnp.zeros(shape, config.compute_dtype)
+    v_NBSHK = jnp.zeros(shape, config.compute_dtype)  # not k's buffer, or neither can be donated
+    return KVCache(k_NBSHK=k_NBSHK, v_NBSHK=v_NBSHK, mask_BS=mask_BS, length=jnp.int32(0))
 
 
 # ---- initialisers: standard deviations of GPT-NeoX's init_functions.py
