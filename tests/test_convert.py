@@ -342,20 +342,19 @@ def run(*arguments):
 
 
 def test_program_both_ways(workdir, tmp_path):
-    for step in ("", "@1"):
-        hf, orbax = tmp_path / f"hf{step}", tmp_path / f"orbax{step}"
-        done = run("--to=hf", f"--checkpoint={workdir}{step}", f"--output={hf}")
-        assert done.returncode == 0, done.stderr
-        done = run("--to=orbax", f"--hf={hf}", f"--output={orbax}")
-        assert done.returncode == 0, done.stderr
-        model, params, tokenizer = convert.load_model(f"{workdir}{step}")
+    hf, orbax = tmp_path / "hf", tmp_path / "orbax"
+    for arguments in (
+        ("--to=hf", f"--checkpoint={workdir}@1", f"--output={hf}"),
+        ("--to=orbax", f"--hf={hf}", f"--output={orbax}"),
+    ):
+        done = run(*arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+    assert "| steps | 1 of 300 |" in (hf / "README.md").read_text()
+    for path, step in ((f"{workdir}@1", 1), (hf, 1), (orbax, 1), (workdir, 2)):
+        model, params, tokenizer = convert.load_model(path)
+        assert dataclasses.replace(model, compute_dtype="float32") == CONFIG
         assert tokenizer.read_bytes() == (workdir / "tokenizer.json").read_bytes()
-        for path in (hf, orbax):
-            loaded, others, tokenizer = convert.load_model(path)
-            assert dataclasses.replace(loaded, compute_dtype="float32") == model
-            assert tokenizer.read_bytes() == (workdir / "tokenizer.json").read_bytes()
-            check_equal(others, params)
-    assert "| steps | 1 of 300 |" in (tmp_path / "hf@1" / "README.md").read_text()
+        check_equal(params, random_params(CONFIG, step))
 
 
 @pytest.mark.parametrize(
