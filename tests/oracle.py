@@ -96,6 +96,11 @@ def check_close(ours, theirs, what: str) -> None:
     )
 
 
+def check_equal(ours, theirs) -> None:
+    """Raises unless two trees are equal to the bit."""
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
 apply = jax.jit(neox.apply, static_argnums=0)
 
 
