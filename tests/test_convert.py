@@ -8,13 +8,13 @@ from pathlib import Path
 
 import jax
 import pytest
-from oracle import check_equal, check_logits, make_model, ragged_tokens, random_params, tiny
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from polyglot_jax import checkpoint, convert, hf_weights
 from polyglot_jax.config import load_experiment
 from polyglot_jax.step import init_state
+from tests.oracle import check_equal, check_logits, make_model, ragged_tokens, random_params, tiny
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "한국어 텍스트를 생성합니다.\n둘째 줄: 값은 3.14 😀"

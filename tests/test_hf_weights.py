@@ -7,7 +7,6 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
-from oracle import check_equal, random_params, tiny
 from safetensors.numpy import load_file, save_file
 
 from polyglot_jax import hf_weights
@@ -15,6 +14,7 @@ from polyglot_jax.config import MeshConfig, load_experiment
 from polyglot_jax.hf_weights import read_weights, write_weights
 from polyglot_jax.mesh import make_mesh
 from polyglot_jax.step import abstract_state, shardings_of
+from tests.oracle import check_equal, random_params, tiny
 
 CONFIG = tiny(vocab_size=384)
 

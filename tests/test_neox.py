@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import random_params, tiny
 
 from polyglot_jax.config import load_experiment
 from polyglot_jax.models import neox
+from tests.oracle import random_params, tiny
 
 CONFIG = tiny()
 jitted_apply = jax.jit(neox.apply, static_argnums=0)

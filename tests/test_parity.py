@@ -10,7 +10,14 @@ import jax
 import numpy as np
 import pytest
 import torch
-from oracle import (
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer, GPTNeoXRotaryEmbedding
+
+from polyglot_jax.config import OptimizerConfig, load_experiment
+from polyglot_jax.mesh import make_mesh, put_batch
+from polyglot_jax.models import neox
+from polyglot_jax.optimizer import make_optimizer
+from polyglot_jax.step import init_params, init_state, jit_train_step
+from tests.oracle import (
     adamw,
     check_close,
     check_gradients,
@@ -24,13 +31,6 @@ from oracle import (
     tiny,
     torch_loss,
 )
-from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer, GPTNeoXRotaryEmbedding
-
-from polyglot_jax.config import OptimizerConfig, load_experiment
-from polyglot_jax.mesh import make_mesh, put_batch
-from polyglot_jax.models import neox
-from polyglot_jax.optimizer import make_optimizer
-from polyglot_jax.step import init_params, init_state, jit_train_step
 
 CONFIGS = (
     tiny(rotary_pct=0.5),
