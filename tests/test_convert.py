@@ -1,7 +1,6 @@
 """HF directories: loaded by transformers, made and read by the program, described by a card."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from polyglot_jax import checkpoint, convert, hf_weights
 from polyglot_jax.config import load_experiment
+from polyglot_jax.data.manifest import Manifest, Shard, write_manifest
 from polyglot_jax.step import init_state
 from tests.oracle import check_equal, check_logits, make_model, ragged_tokens, random_params, tiny
 
@@ -168,7 +168,7 @@ def test_program_both_ways(workdir, tmp_path):
     ):
         done = run(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
-    assert "| steps | 1 of 300 |" in (hf / "README.md").read_text()
+    assert "| steps | 1 of " in (hf / "README.md").read_text()
     for path, step in ((f"{workdir}@1", 1), (hf, 1), (orbax, 1), (workdir, 2)):
         model, params, tokenizer = convert.load_model(path)
         assert dataclasses.replace(model, compute_dtype="float32") == CONFIG
@@ -181,7 +181,7 @@ def test_program_both_ways(workdir, tmp_path):
     [
         (("--to=hf", "--checkpoint={workdir}", "--output={tmp}"), "exists; name a new directory"),
         (("--to=hf", "--checkpoint={workdir}@7", "--output={tmp}/x"), "there are 1, 2"),
-        (("--to=hf", "--checkpoint={tmp}", "--output={tmp}/x"), "no checkpoints in"),
+        (("--to=hf", "--checkpoint={tmp}", "--output={tmp}/x"), "no complete checkpoint in"),
         (("--to=orbax", "--hf={tmp}", "--output={tmp}/x"), "no config.json in"),
         (("--to=orbax", "--hf=gs://b/x", "--output={tmp}/x"), "read and written locally only"),
         (("--to=orbax", "--output={tmp}/x"), "give --to=hf --checkpoint"),
@@ -214,14 +214,20 @@ def test_model_card(directory, params):
 
 
 def test_model_card_lists_the_sources(tmp_path, params, tokenizer_json):
-    shards = tmp_path / "shards" / "train"
-    shards.mkdir(parents=True)
-    manifest = {"source": "news", "documents": 7, "tokens": 1234, "bytes": 5678}
-    (shards / "manifest.json").write_text(json.dumps(manifest))
+    shard = Shard(name="00000", documents=7, tokens=1234, bytes=5678, sha256="0" * 64)
+    news = Manifest(
+        **{"source": "news", "split": "train", "tokenizer_sha256": "0" * 64, "vocab_size": 303},
+        **{"separator_id": 2, "dtype": "uint16", "seed": 0, "shards": (shard,)},
+    )
+    (tmp_path / "shards" / "train").mkdir(parents=True)
+    write_manifest(tmp_path / "shards" / "train", news)
+    data = {"plan": [{"manifests": {"news": news.fingerprint(), "blogs": "since deleted"}}]}
     sets = [f"data.plan.0.sources.0.path={tmp_path / 'shards'}"]
-    metadata = checkpoint.make_metadata(load_experiment("ko_tiny", sets), 100, {})
+    experiment = load_experiment("ko_tiny", [*sets, "train.batch_size=16", "data.seq_len=256"])
+    metadata = checkpoint.make_metadata(experiment, 100, data)
     convert.save_hf(tmp_path / "hf", CONFIG, params, tokenizer_json, "float32", metadata)
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "| news | 7 | 1,234 | 5,678 |" in card
+    assert "| blogs | not at hand | not at hand | not at hand |" in card
     assert f"| tokens | {100 * 16 * 256:,} |" in card
     assert str(tmp_path) not in card  # nobody's paths are published
