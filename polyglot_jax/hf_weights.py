@@ -282,7 +282,7 @@ def write_weights(
     tensors = to_hf(config, params)
     for name, shapes in zip(tqdm(names, desc="writing", disable=None), files, strict=True):
         block = {
-            tensor: np.ascontiguousarray(array.astype(DTYPES[dtype]))
+            tensor: np.ascontiguousarray(array.astype(DTYPES[dtype], copy=False))
             for tensor, array in itertools.islice(tensors, len(shapes))
         }
         try:

@@ -1,12 +1,13 @@
 """The README.md of an HF directory: what the model is, what it saw, and what it cannot do."""
 
-import json
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
 
 from polyglot_jax.config import Experiment, NeoxConfig, from_dict
+from polyglot_jax.data.manifest import Manifest, read_manifest
 from polyglot_jax.models.neox import num_params
 
 PII_TOKENS = {  # Polyglot-Ko's masks
@@ -43,7 +44,7 @@ def model_card(
         "A Korean causal language model of the GPT-NeoX architecture, in the shape of Polyglot-Ko, "
         "trained and converted with polyglot-jax.",
         "## Model\n\n" + _table(("", ""), _shape(config, dtype, len(ids))),
-        "## Training data\n\n" + _data(experiment),
+        "## Training data\n\n" + _data(experiment, metadata),
         "## Training\n\n" + _training(experiment, metadata),
         "## Personal information\n\n" + _personal_information(ids),
         _LIMITATIONS,
@@ -83,18 +84,28 @@ def _shape(c: NeoxConfig, dtype: str, num_tokens: int) -> Iterable[tuple[str, st
     )
 
 
-def _data(experiment: Experiment | None) -> str:
-    if experiment is None:
+def _data(experiment: Experiment | None, metadata: Mapping[str, Any]) -> str:
+    phases = metadata.get("data", {}).get("plan", ())
+    trained_on = {name: mark for phase in phases for name, mark in phase["manifests"].items()}
+    if experiment is None or not trained_on:
         return "Not recorded."
+    paths = {source.path for phase in experiment.data.plan for source in phase.sources}
+    at_hand = {manifest.fingerprint(): manifest for manifest in _manifests(paths)}
     rows = []
-    for path in dict.fromkeys(s.path for phase in experiment.data.plan for s in phase.sources):
-        manifest = epath.Path(path) / "train" / "manifest.json"
-        if not manifest.exists():
-            return "The token shards were no longer at hand when this card was written."
-        shards = json.loads(manifest.read_text())
-        counts = (f"{shards[key]:,}" for key in ("documents", "tokens", "bytes"))
-        rows.append((shards["source"], *counts))
+    for name, mark in trained_on.items():
+        counts = ["not at hand"] * 3
+        if mark in at_hand:
+            shards = at_hand[mark]
+            counts = [f"{n:,}" for n in (shards.documents, shards.tokens, shards.bytes)]
+        rows.append((name, *counts))
     return _table(("source", "documents", "tokens", "bytes of text"), rows)
+
+
+def _manifests(paths: Iterable[str]) -> Iterator[Manifest]:
+    """Yields those that can still be read: a checkpoint outlives its shards, and moves."""
+    for path in paths:
+        with contextlib.suppress(ValueError, OSError):
+            yield read_manifest(epath.Path(path) / "train")
 
 
 def _training(experiment: Experiment | None, metadata: Mapping[str, Any]) -> str:

@@ -4,6 +4,8 @@ It is configured and fed by hand wherever that is possible, so that an error in 
 shows instead of cancelling. Every check raises AssertionError when the two sides differ.
 """
 
+import functools
+
 import jax
 import numpy as np
 import torch
@@ -94,8 +96,16 @@ def check_close(ours, theirs, what: str) -> None:
     )
 
 
+def check_equal(ours, theirs) -> None:
+    """Raises unless two trees are equal to the bit."""
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+apply = jax.jit(neox.apply, static_argnums=0)
+
+
 def check_logits(config: NeoxConfig, params, model, tokens, mask) -> None:
-    ours, _ = jax.jit(neox.apply, static_argnums=0)(config, params, tokens)
+    ours, _ = apply(config, params, tokens)
     with torch.no_grad():
         theirs = model(input_ids=torch.tensor(tokens).long(), attention_mask=torch.tensor(mask))
     check_close(np.asarray(ours)[mask], theirs.logits.numpy()[mask], "logits")
@@ -119,14 +129,16 @@ def torch_loss(model, tokens, mask):
     ).loss
 
 
+@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.value_and_grad, argnums=1)
+def loss_and_gradients(config: NeoxConfig, params, batch):
+    loss_sum, weight = neox.loss_sum_and_weight(config, params, batch, jax.random.key(0))
+    return loss_sum / weight
+
+
 def check_gradients(config: NeoxConfig, params, batch, model, tokens, mask) -> None:
     """Compares the loss and every gradient, each relative to its own largest element."""
-
-    def mean_loss(params):
-        loss_sum, weight = neox.loss_sum_and_weight(config, params, batch, jax.random.key(0))
-        return loss_sum / weight
-
-    ours, gradients = jax.jit(jax.value_and_grad(mean_loss))(params)
+    ours, gradients = loss_and_gradients(config, params, batch)
     theirs = torch_loss(model, tokens, mask)
     model.zero_grad()
     theirs.backward()

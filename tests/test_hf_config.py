@@ -4,11 +4,11 @@ import dataclasses
 import re
 
 import pytest
-from oracle import tiny
 from transformers import GPTNeoXConfig
 
 from polyglot_jax.config import load_experiment
 from polyglot_jax.hf_config import config_from_hf, config_to_hf
+from tests.oracle import tiny
 
 PUBLISHED = {  # of the models' config.json: what differs between them
     "ko_1p3b": (2048, 24, 16, 8192, 0.5),

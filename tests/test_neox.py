@@ -7,13 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracle import random_params, tiny
 
 from polyglot_jax.config import load_experiment
 from polyglot_jax.models import neox
+from tests.oracle import random_params, tiny
 
 CONFIG = tiny()
-apply = jax.jit(neox.apply, static_argnums=0)
+jitted_apply = jax.jit(neox.apply, static_argnums=0)
+
+
+def apply(*arguments):
+    """Returns numpy: to compare eagerly would compile each small operation."""
+    return jax.device_get(jitted_apply(*arguments))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +75,7 @@ def test_initial_standard_deviations(init):
     small, wang = math.sqrt(2 / (5 * D)), 2 / (N * math.sqrt(D))
     if init == "normal":
         small, wang = 0.02, 0.02 / math.sqrt(2 * N)
-    params = jax.jit(neox.init, static_argnums=0)(config, jax.random.key(1))
+    params = jax.device_get(jax.jit(neox.init, static_argnums=0)(config, jax.random.key(1)))
     expected = {
         "embed_in": small,
         "embed_out/kernel": small,
@@ -126,7 +131,7 @@ def test_causality_is_exact(params, t):
     before, _ = apply(CONFIG, params, tokens_BT)
     after, _ = apply(CONFIG, params, changed_BT)
     np.testing.assert_array_equal(before[:, :t], after[:, :t])
-    assert (np.asarray(before[:, t:]) != np.asarray(after[:, t:])).any(axis=-1).all()
+    assert (before[:, t:] != after[:, t:]).any(axis=-1).all()
 
 
 @pytest.mark.parametrize("rotary_pct", [0.25, 0.5, 1.0])
@@ -163,7 +168,7 @@ def test_remat_policies_give_the_same_gradients(params):
     def gradients(remat):
         config = dataclasses.replace(CONFIG, remat=remat)
         loss = lambda p: neox.loss_sum_and_weight(config, p, batch, jax.random.key(0))[0]  # noqa: E731
-        return jax.jit(jax.grad(loss))(params)
+        return jax.device_get(jax.jit(jax.grad(loss))(params))
 
     reference = gradients("none")
     for remat in neox.REMAT_POLICIES:

@@ -10,7 +10,14 @@ import jax
 import numpy as np
 import pytest
 import torch
-from oracle import (
+from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer, GPTNeoXRotaryEmbedding
+
+from polyglot_jax.config import OptimizerConfig, load_experiment
+from polyglot_jax.mesh import make_mesh, put_batch
+from polyglot_jax.models import neox
+from polyglot_jax.optimizer import make_optimizer
+from polyglot_jax.step import init_params, init_state, jit_train_step
+from tests.oracle import (
     adamw,
     check_close,
     check_gradients,
@@ -24,13 +31,6 @@ from oracle import (
     tiny,
     torch_loss,
 )
-from transformers.models.gpt_neox.modeling_gpt_neox import GPTNeoXLayer, GPTNeoXRotaryEmbedding
-
-from polyglot_jax.config import OptimizerConfig, load_experiment
-from polyglot_jax.mesh import make_mesh, put_batch
-from polyglot_jax.models import neox
-from polyglot_jax.optimizer import make_optimizer
-from polyglot_jax.step import init_params, init_state, jit_train_step
 
 CONFIGS = (
     tiny(rotary_pct=0.5),
@@ -48,7 +48,8 @@ def test_block(config):
     params = jax.tree.map(lambda x: x[0], random_params(config)["layers"])
     x_BTD = np.random.default_rng(1).standard_normal((2, 24, config.d_model)).astype(np.float32)
     rotary = neox.rotary_angles(config, np.arange(24)[None])
-    ours, _ = neox.Block(config).apply({"params": params}, x_BTD, None, rotary, None, None)
+    block = jax.jit(neox.Block(config).apply)
+    ours, _ = block({"params": params}, x_BTD, None, rotary, None, None)
 
     layer = GPTNeoXLayer(hf_config(config), layer_idx=0)
     prefix = "gpt_neox.layers.0."
@@ -157,7 +158,7 @@ def check_update(**torch_options):
     config = CONFIGS[0]
     params, gradients = random_params(config), random_params(config, seed=1)
     optimizer = make_optimizer(OPTIMIZER, 1000, params)
-    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    updates, _ = jax.jit(optimizer.update)(gradients, jax.jit(optimizer.init)(params), params)
     ours = hf_state(config, updates)
 
     model = make_model(config, params)
@@ -213,7 +214,7 @@ def training_batches(config):
 def our_losses(experiment, params):
     mesh = make_mesh(experiment.mesh, jax.devices()[:1])
     with jax.set_mesh(mesh):
-        state = jax.device_put(init_state(experiment, params), jax.devices()[0])
+        state = jax.jit(init_state, static_argnums=0)(experiment, params)
         train_step = jit_train_step(experiment, mesh)
         losses = []
         for tokens, mask in training_batches(experiment.model):
@@ -251,7 +252,7 @@ def test_twenty_steps():
             learning_rate=3e-3, min_learning_rate=3e-4, warmup_fraction=0.1, clip_norm=0.5
         ),
     )
-    params = jax.device_get(init_params(experiment))
+    params = jax.device_get(jax.jit(init_params, static_argnums=0)(experiment))
     ours, theirs = our_losses(experiment, params), torch_losses(experiment, params)
     assert theirs[0, 0] - theirs[-1, 0] > 0.02  # it does learn
     assert (theirs[:, 1] > experiment.optimizer.clip_norm).any()  # and is clipped
