@@ -54,7 +54,7 @@ def shared_data() -> Path:
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a source directory of some 20,000 tokens of Korean bytes; do not write to it."""
     from polyglot_jax.data.encode import encode
-    from tests.data.test_encode import write_parquet, write_tokenizer
+    from tests.data.made import write_parquet, write_tokenizer
 
     root = tmp_path_factory.mktemp("tiny")
     texts = [f"{i}번째 문서입니다. " + "나는 학교에 갔다. " * (i % 7) for i in range(150)]

@@ -11,68 +11,16 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer
 
 from polyglot_jax.data import documents, spill
-from polyglot_jax.data.encode import encode
 from polyglot_jax.data.manifest import read_manifest
 from polyglot_jax.data.shards import open_split, read_token_bytes, verify
+from tests.data.made import SPECIAL, TEXTS, run, write_parquet, write_tokenizer
 
 REPO = Path(__file__).resolve().parents[2]
 DATA = REPO.parent / "shared" / "data"
-SPECIAL = ["<pad>", "<|endoftext|>", "<|acc|>", "<|tel|>", "<|rrn|>"]
-
-
-def write_tokenizer(path: Path, special: list[str] = SPECIAL) -> Path:
-    """Writes a byte-level tokenizer of 256 bytes, two merges and the special tokens behind them."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate([*alphabet, "he", "hel"])}
-    tokenizer = Tokenizer(models.BPE(vocab, [("h", "e"), ("he", "l")]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in special])
-    tokenizer.save(str(path))
-    return path
-
-
-TEXTS = [
-    *[f"문서 {i}: hello\n\n안녕하세요 😀 " + "가나다 " * (i % 13) for i in range(200)],
-    "전화 <|tel|> 주민 <|rrn|> 계좌 <|acc|>\n끝",
-    "사람이 쓴 <|endoftext|> 와 <pad>",
-    "\r\n\u2028 \x00 줄",
-]
-
-
-def write_parquet(path: Path, texts: list) -> None:
-    table = pa.table(
-        {"text": pa.array(texts, pa.string()), "id": list(map(str, range(len(texts))))}
-    )
-    pq.write_table(table, path, compression="zstd")
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    """Three Parquet files, an empty document and a duplicate among them."""
-    folder = tmp_path / "documents"
-    folder.mkdir()
-    write_parquet(folder / "b.parquet", TEXTS[:90])
-    write_parquet(folder / "a.parquet", ["", *TEXTS[90:], TEXTS[0]])
-    write_parquet(folder / "c.parquet", [])
-    (folder / "report.json").write_text("{}")
-    return folder
-
-
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> Path:
-    return write_tokenizer(tmp_path / "tokenizer.json")
-
-
-def run(input_path: Path, tokenizer: Path, output: Path, **kwargs: object) -> None:
-    settings = {"source": "tiny", "held_out_fraction": 0.1, "shard_tokens": 1500} | kwargs
-    encode(str(input_path), str(tokenizer), str(output), **settings)  # type: ignore[arg-type]
 
 
 def tree(root: Path) -> dict[str, bytes]:
@@ -246,108 +194,6 @@ def test_empty_split_names_a_fraction_that_works(tokenizer: Path, tmp_path: Path
     file.write_text('{"text": "하나"}\n{"text": "하나"}\n{"text": ""}\n')
     with pytest.raises(ValueError, match="two different documents are needed"):
         run(file, tokenizer, tmp_path / "two")
-
-
-# ---- documents
-
-
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (b'{"text": "a"}\n{"text": "\xff"}\n', "line 2: not UTF-8"),
-        (b'{"text": "a"}\n\n{"text": "\\ud800"}\n', "line 3: not Unicode text"),
-        (b'{"text": "a"\n', "line 1: not JSON"),
-        (b"[" * 100_000, "line 1: not JSON"),
-        (b'{"text": null}\n', 'line 1: expected an object with a string "text"'),
-        (b'{"text": 3}\n', "line 1: expected an object"),
-        (b'{"txt": "a"}\n', "line 1: expected an object"),
-        (b'"text"\n', "line 1: expected an object"),
-    ],
-)
-def test_bad_lines_are_named(tmp_path: Path, lines: bytes, message: str) -> None:
-    (tmp_path / "docs.jsonl").write_bytes(lines)
-    (file,) = documents.list_files(tmp_path / "docs.jsonl")
-    with pytest.raises(ValueError, match=f"docs.jsonl, {message}") as error:
-        list(documents.read_texts(file))
-    assert "\n" not in str(error.value)
-
-
-def test_bad_line_reaches_the_caller_from_its_worker(tokenizer: Path, tmp_path: Path) -> None:
-    (tmp_path / "docs.jsonl").write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
-    with pytest.raises(ValueError, match=r"docs\.jsonl, line 2: not UTF-8"):
-        run(tmp_path / "docs.jsonl", tokenizer, tmp_path / "out")
-    assert not (tmp_path / "out" / "train").exists()
-
-
-def test_bad_rows_and_files_are_named(tmp_path: Path) -> None:
-    def read(name: str) -> None:
-        list(documents.read_texts(documents.list_files(tmp_path / name)[0]))
-
-    write_parquet(tmp_path / "null.parquet", ["a", "b", None])
-    with pytest.raises(ValueError, match=r"null\.parquet, row 3: the text is null"):
-        read("null.parquet")
-    invalid = pa.array([b"a", b"\xff"], pa.binary()).view(pa.string())
-    pq.write_table(pa.table({"text": invalid}), tmp_path / "bytes.parquet")
-    with pytest.raises(ValueError, match=r"bytes\.parquet, row 2: not UTF-8"):
-        read("bytes.parquet")
-    pq.write_table(pa.table({"body": ["a"]}), tmp_path / "body.parquet")
-    with pytest.raises(ValueError, match='string column "text", found body'):
-        read("body.parquet")
-    pq.write_table(pa.table({"text": [1]}), tmp_path / "int.parquet")
-    with pytest.raises(ValueError, match='string column "text"'):
-        read("int.parquet")
-    (tmp_path / "cut.parquet").write_bytes((tmp_path / "null.parquet").read_bytes()[:-20])
-    with pytest.raises(ValueError, match=r"cut\.parquet: damaged or cut off"):
-        read("cut.parquet")
-    whole = gzip.compress(b'{"text": "a"}\n' * 999)
-    (tmp_path / "cut.jsonl.gz").write_bytes(whole[:-20])
-    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz: damaged or cut off"):
-        read("cut.jsonl.gz")
-    (tmp_path / "cut.jsonl.gz").write_bytes(b"text")
-    with pytest.raises(ValueError, match=r"cut\.jsonl\.gz: damaged or cut off"):
-        read("cut.jsonl.gz")
-
-
-def test_inputs_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no such file or directory"):
-        documents.list_files(tmp_path / "nothing")
-    with pytest.raises(ValueError, match=r"no \*\.parquet"):
-        documents.list_files(tmp_path)
-    (tmp_path / "docs.txt").write_text("")
-    with pytest.raises(ValueError, match="ends in one of"):
-        documents.list_files(tmp_path / "docs.txt")
-
-
-def test_only_the_placeholders_are_special_in_text(tokenizer: Path) -> None:
-    loaded = documents.tokenizer_for_documents(tokenizer.read_bytes(), "x")
-    ids = {token: loaded.token_to_id(token) for token in SPECIAL}
-    for token in SPECIAL:
-        found = loaded.encode(f"가 {token}나", add_special_tokens=False).ids
-        assert (ids[token] in found) == (token in documents.PLACEHOLDERS)
-        assert loaded.decode(found, skip_special_tokens=False) == f"가 {token}나"
-
-
-def test_token_bytes(tokenizer: Path) -> None:
-    text = "문서 hello <|tel|>\n😀"
-    sizes = documents.token_bytes(tokenizer.read_bytes(), "x")
-    loaded = documents.tokenizer_for_documents(tokenizer.read_bytes(), "x")
-    assert sizes.shape == (258 + len(SPECIAL),)
-    assert sizes[-len(SPECIAL) :].sum() == 0
-    ids = loaded.encode(text, add_special_tokens=False).ids
-    assert sizes[ids].sum() == len(text.replace("<|tel|>", "").encode())
-
-
-def test_unfit_tokenizers_are_refused(tmp_path: Path) -> None:
-    without = write_tokenizer(tmp_path / "without.json", ["<pad>"])
-    with pytest.raises(ValueError, match=r"^x: has no <\|endoftext\|>"):
-        documents.tokenizer_for_documents(without.read_bytes(), "x")
-    for damaged in (b"", b"{}", b"[]", without.read_bytes()[:100], b"\xff"):
-        with pytest.raises(ValueError, match=r"^x: not a tokenizer\.json"):
-            documents.tokenizer_for_documents(damaged, "x")
-    words = Tokenizer(models.BPE({"한": 0}, []))
-    words.add_special_tokens(["<|endoftext|>"])
-    with pytest.raises(ValueError, match="'한' is not of a byte-level tokenizer"):
-        documents.token_bytes(words.to_str().encode(), "x")
 
 
 def test_program_errors_are_one_line(tokenizer: Path, tmp_path: Path) -> None:
