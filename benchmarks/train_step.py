@@ -134,9 +134,7 @@ def report(name: str, steps: int, facts: dict[str, Row], timed: dict[str, list[R
             ]
         )
     ours, theirs = SIDES
-    paired = [
-        b["seconds"] / a["seconds"] for a, b in zip(timed[ours], timed[theirs], strict=True)
-    ]
+    paired = [b["seconds"] / a["seconds"] for a, b in zip(timed[ours], timed[theirs], strict=True)]
     gap = step_s[ours] - step_s[theirs]
     gap_products = facts[ours]["products_s"] - facts[theirs]["products_s"]
     columns = ["side", "tokens/s", "spread", "step ms", "linear layers ms", "all else ms"]
