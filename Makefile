@@ -22,10 +22,23 @@ DEV_PYTHON := .venv-dev/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help env dev lint test test-slow goldens locks clean
+.PHONY: help quickstart env dev lint test test-slow goldens locks clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+quickstart: $(RUNTIME) ## raw text to a generated sample, on two cores (CORPUS=file for your own)
+	@$(MAKE) --no-print-directory $(QUICKSTART)/run/curve.png $(QUICKSTART)/hf/config.json
+	@echo && echo "== before and after"
+	@$(RUNTIME_PYTHON) -m eval.held_out --model=$(QUICKSTART)/run --data=$(QUICKSTART)/shards --baseline
+	@echo && echo "== a sample"
+	@$(RUNTIME_PYTHON) -m polyglot_jax.generate --model=$(QUICKSTART)/hf --prompt='$(PROMPT)' \
+		--max_new_tokens=96
+	@echo && echo "the curve: $(QUICKSTART)/run/curve.png" && echo "next:" && echo \
+		"  $(RUNTIME_PYTHON) -m polyglot_jax.generate --model=$(QUICKSTART)/hf --prompt='...'" && echo \
+		"  make quickstart CORPUS=your-text.jsonl" && echo \
+		"  $(RUNTIME_PYTHON) -m polyglot_jax.train --experiment=ko_small --workdir=runs/ko_small" \
+		"--set data.plan.0.sources.0.path=SHARDS"
 
 env: $(RUNTIME) ## make .venv, the environment that trains (quickstart makes it too)
 
@@ -80,3 +93,36 @@ $(RUNTIME):
 
 $(DEV):
 	$(call make_environment,.venv-dev,locks/$(PYTAG)-dev.txt,$(TORCH))
+
+# ---- quickstart: a folder per corpus; each file is made once, by the program that users run
+
+CORPUS ?=
+PROMPT ?= 결제
+QUICKSTART := quickstart/$(if $(CORPUS),$(firstword $(subst ., ,$(notdir $(CORPUS)))),sample)
+RAW := $(or $(CORPUS),$(QUICKSTART)/raw.jsonl)
+
+$(QUICKSTART)/raw.jsonl:
+	@echo "== the sample corpus" && mkdir -p $(@D)
+	@$(RUNTIME_PYTHON) -m polyglot_jax.corpus.sample --output=$@
+
+$(QUICKSTART)/documents/report.json: $(RAW)
+	@echo "== raw text -> clean documents"
+	@$(RUNTIME_PYTHON) -m polyglot_jax.corpus --input=$(RAW) --output=$(@D)
+
+$(QUICKSTART)/tokenizer.json: $(QUICKSTART)/documents/report.json
+	@echo "== documents -> tokenizer"
+	@$(RUNTIME_PYTHON) -m tokenizer.train --input=$(<D) --vocab_size=4093 --output=$@
+
+$(QUICKSTART)/shards/train/manifest.json: $(QUICKSTART)/tokenizer.json
+	@echo "== documents -> token shards"
+	@$(RUNTIME_PYTHON) -m polyglot_jax.data.encode --input=$(QUICKSTART)/documents \
+		--tokenizer=$< --output=$(QUICKSTART)/shards --held_out_fraction=0.05
+
+$(QUICKSTART)/run/curve.png: $(QUICKSTART)/shards/train/manifest.json
+	@echo "== training ko_tiny"
+	@$(RUNTIME_PYTHON) -m polyglot_jax.train --experiment=ko_tiny --workdir=$(@D) \
+		--set data.plan.0.sources.0.path=$(QUICKSTART)/shards
+
+$(QUICKSTART)/hf/config.json: $(QUICKSTART)/run/curve.png
+	@echo "== checkpoint -> HF directory"
+	@$(RUNTIME_PYTHON) -m polyglot_jax.convert --to=hf --checkpoint=$(<D) --output=$(@D)

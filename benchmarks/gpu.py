@@ -3,9 +3,9 @@
     python -m benchmarks.gpu --out=benchmarks/results/h200.jsonl
 
 Needs jax with CUDA, flax, optax, numpy, and torch with transformers for the peer; token data is
-random. Every measurement runs in a process of its own (`benchmarks.child`) and leaves a JSON row the
-moment it is done; what no longer fits the time budget is skipped, with a row that says so. At the
-end a dated section goes to benchmarks/RESULTS.md. Order: what is worth most first.
+random. Every measurement runs in a process of its own (`benchmarks.child`) and leaves a JSON row
+the moment it is done; what no longer fits the time budget is skipped, with a row that says so. At
+the end a dated section goes to benchmarks/RESULTS.md. Order: what is worth most first.
 
 Each row has `part`, `status` and `at_s` (seconds since the start). A status of "cannot run", "does
 not fit", "out of memory" or "skipped" is an answer; "failed" (a bound or the loss) and "error" are
@@ -36,6 +36,7 @@ class Scale:
     """How large the measurements are: in earnest, or as a smoke test."""
 
     models: tuple[str, ...]
+    remats: tuple[str, ...]  # from the one that recomputes least
     overrides: tuple[str, ...]
     matmuls: tuple[tuple[int, int, int], ...]  # the last four are layers of the models
     copy_bytes: int
@@ -45,9 +46,14 @@ class Scale:
 
 
 # On one device there is nothing to shard; a microbatch is a batch unless accumulation is measured.
-ONE_DEVICE = ("mesh.data=1", "mesh.fsdp=1", "mesh.tensor=1", "train.accumulation=1")
+# Without warm-up, so that a broken update shows in the loss of the few steps.
+ONE_DEVICE = (
+    *("mesh.data=1", "mesh.fsdp=1", "mesh.tensor=1", "train.accumulation=1"),
+    "optimizer.warmup_fraction=0",
+)
 FULL = Scale(
     models=("ko_1p3b", "ko_3p8b", "ko_5p8b"),
+    remats=("none", "dots", "full"),
     overrides=(*ONE_DEVICE, "data.seq_len=2048", "model.compute_dtype=bfloat16"),
     matmuls=(
         *((4096, 4096, 4096), (8192, 8192, 8192), (16384, 16384, 16384)),
@@ -60,6 +66,7 @@ FULL = Scale(
 )
 SMOKE_SCALE = Scale(
     models=("ko_1p3b",),
+    remats=("dots",),
     overrides=(
         *(*ONE_DEVICE, "data.seq_len=16", "model.max_seq_len=16", "model.vocab_size=128"),
         *("model.num_layers=2", "model.d_model=32", "model.num_heads=2", "model.d_ff=64"),
@@ -101,12 +108,18 @@ def collect(run: Run, part: str, rows: Iterable[Row]) -> list[Row]:
 
 def measure(run: Run, part: str, function: str, **arguments: Any) -> list[Row]:
     """Runs one measurement in a child if there is time for it, and collects its rows."""
+    # A child that is not begun or that crashes does not say itself what it was to measure.
+    about = {"model": arguments["name"]} if "name" in arguments else {}
+    about |= {k: v for k, v in arguments.items() if k in ("microbatch", "accumulation", "remat")}
     left = run.deadline - time.monotonic()
+    rows: Iterable[Row]
     if left < NEEDS_S[part]:
-        about = {k: v for k, v in arguments.items() if k in ("name", "microbatch", "remat")}
         reason = f"{left:.0f} s left of the budget, {NEEDS_S[part]} needed"
-        return collect(run, part, [{"status": "skipped", "error": reason, **about}])
-    return collect(run, part, child.rows(function, arguments, timeout=left))
+        rows = [{"status": "skipped", "error": reason}]
+    else:
+        # Several times what it should need: one that hangs must not take the others' time.
+        rows = child.rows(function, arguments, timeout=min(left, 3 * NEEDS_S[part]))
+    return collect(run, part, ({**about, **row} for row in rows))
 
 
 def first_that_runs(
@@ -135,13 +148,8 @@ def run_all(run: Run, facts: Row, device_rows: Iterable[Row]) -> None:
     collect(run, "device", [facts])
     collect(run, "device", device_rows)
     matmuls = [row["flops"] for row in run.rows if row["part"] == "matmul"]
-    plans = measure(
-        run,
-        "candidates",
-        "benchmarks.gpu_step:plans",
-        models=scale.models,
-        overrides=scale.overrides,
-    )
+    sets = {"models": scale.models, "remats": scale.remats, "overrides": scale.overrides}
+    plans = measure(run, "candidates", "benchmarks.gpu_step:plans", **sets)
     untried: dict[str, list[tuple[int, str]]] = {
         row["model"]: [(m, r) for m, r in row["candidates"]] for row in plans if "model" in row
     }
