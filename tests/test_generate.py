@@ -37,12 +37,15 @@ PROMPTS = ["호랑이는 떡을 좋아했습니다. " * 6, "옛날", "", "담배
 
 @pytest.fixture(scope="module")
 def params():
-    """Weights of standard deviation 0.25: texts that vary, and differences that show."""
+    """Weights of standard deviation 0.25, norm scales around 1: greedy texts that vary."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda: neox.init(CONFIG, jax.random.key(0)))
-    return jax.tree.map(
-        lambda x: jnp.asarray(0.25 * rng.standard_normal(x.shape), jnp.float32), shapes
-    )
+
+    def draw(path, x):
+        mean = 1.0 if path[-1].key == "scale" else 0.0
+        return jnp.asarray(mean + 0.25 * rng.standard_normal(x.shape), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def tokens_of(params, prompts, n, sampling=GREEDY, seed=0, num_tokens=NUM_TOKENS, config=CONFIG):
@@ -68,6 +71,7 @@ def test_greedy_decoding_is_the_argmax_of_the_full_forward(params) -> None:
     prompts = [VOCABULARY.encode(prompt) for prompt in PROMPTS]
     assert {len(ids) > generate.BUCKET for ids in prompts} == {True, False}
     new = tokens_of(params, prompts, 30)
+    assert min(len(set(drawn.tolist())) for drawn in new) > 5
     for ids, drawn in zip(prompts, new, strict=True):
         tokens = np.zeros((1, 160), np.int32)  # padded on the right, which causality hides
         tokens[0, : len(ids) + 30] = [*ids, *drawn]
@@ -82,7 +86,8 @@ def test_greedy_decoding_equals_transformers(params, penalty: float) -> None:
 
     from tests.oracle import make_model
 
-    prompts = [VOCABULARY.encode(prompt) for prompt in PROMPTS]
+    rng = np.random.default_rng(1)  # long and random, so that the penalty meets the prompt too
+    prompts = [rng.integers(4, CONFIG.vocab_size, n).tolist() for n in (180, 64, 2)]
     sampling = Sampling(temperature=0, repetition_penalty=penalty)
     ours = tokens_of(params, prompts, 20, sampling, num_tokens=CONFIG.vocab_size)
     model = make_model(CONFIG, params).eval()
