@@ -19,12 +19,19 @@ from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.shards import open_split
 from polyglot_jax.evaluate import evaluate
 from polyglot_jax.mesh import make_mesh
+from polyglot_jax.metrics import read_metrics
 from polyglot_jax.step import abstract_params, jit_eval_step, shardings_of
 
 
 def main() -> None:
     values = flags.FLAGS
     result = evaluate_model(values.model, values.data, values.batch_size)
+    if (epath.Path(values.model) / "metrics.jsonl").exists():
+        first = next(r for r in read_metrics(values.model) if "held_out/loss" in r)
+        print(
+            f"{values.model} at step {first['step']}: held-out loss {first['held_out/loss']:.4f}, "
+            f"{first['held_out/bits_per_byte']:.4f} bits per byte"
+        )
     print(
         f"{values.model}: held-out loss {result['loss']:.4f}, "
         f"{result['bits_per_byte']:.4f} bits per byte "

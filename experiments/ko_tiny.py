@@ -40,8 +40,8 @@ experiment = Experiment(
         warmup_fraction=0.05,
     ),
     train=TrainConfig(
-        steps=300,
-        batch_size=16,
+        steps=400,
+        batch_size=8,
         eval_every=100,
         checkpoint_every=100,
     ),
