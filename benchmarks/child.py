@@ -5,6 +5,7 @@ A measurement is a generator function of JSON values that yields rows (dicts of 
 child computes a row only when it is asked for one, so two children can take turns on one machine.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 Row = dict[str, Any]
@@ -27,7 +28,7 @@ def rows(
     *,
     timeout: float | None = None,
     env: Mapping[str, str] = MEMORY_FRACTION,
-) -> Iterator[Row]:
+) -> Generator[Row]:
     """Yields the rows of a generator function, run as `python -m benchmarks.child`.
 
     A child that fails or is stopped ends its rows with one of status "error", which has the last
@@ -72,10 +73,8 @@ def rows(
             process.kill()
             process.wait()
             process.stdout.close()
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 process.stdin.close()
-            except BrokenPipeError:
-                pass
 
 
 def _last_line(stderr: Any) -> str:

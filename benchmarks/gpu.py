@@ -3,9 +3,9 @@
     python -m benchmarks.gpu --out=benchmarks/results/h200.jsonl
 
 Needs jax with CUDA, flax, optax, numpy, and torch with transformers for the peer; token data is
-random. Every measurement runs in a process of its own (`benchmarks.child`) and leaves a JSON row the
-moment it is done; what no longer fits the time budget is skipped, with a row that says so. At the
-end a dated section goes to benchmarks/RESULTS.md. Order: what is worth most first.
+random. Every measurement runs in a process of its own (`benchmarks.child`) and leaves a JSON row
+the moment it is done; what no longer fits the time budget is skipped, with a row that says so. At
+the end a dated section goes to benchmarks/RESULTS.md. Order: what is worth most first.
 
 Each row has `part`, `status` and `at_s` (seconds since the start). A status of "cannot run", "does
 not fit", "out of memory" or "skipped" is an answer; "failed" (a bound or the loss) and "error" are
@@ -45,7 +45,11 @@ class Scale:
 
 
 # On one device there is nothing to shard; a microbatch is a batch unless accumulation is measured.
-ONE_DEVICE = ("mesh.data=1", "mesh.fsdp=1", "mesh.tensor=1", "train.accumulation=1")
+# Without warm-up, so that a broken update shows in the loss of the few steps.
+ONE_DEVICE = (
+    *("mesh.data=1", "mesh.fsdp=1", "mesh.tensor=1", "train.accumulation=1"),
+    "optimizer.warmup_fraction=0",
+)
 FULL = Scale(
     models=("ko_1p3b", "ko_3p8b", "ko_5p8b"),
     overrides=(*ONE_DEVICE, "data.seq_len=2048", "model.compute_dtype=bfloat16"),
@@ -101,12 +105,17 @@ def collect(run: Run, part: str, rows: Iterable[Row]) -> list[Row]:
 
 def measure(run: Run, part: str, function: str, **arguments: Any) -> list[Row]:
     """Runs one measurement in a child if there is time for it, and collects its rows."""
+    # A child that is not begun or that crashes does not say itself what it was to measure.
+    about = {"model": arguments["name"]} if "name" in arguments else {}
+    about |= {k: v for k, v in arguments.items() if k in ("microbatch", "accumulation", "remat")}
     left = run.deadline - time.monotonic()
+    rows: Iterable[Row]
     if left < NEEDS_S[part]:
-        about = {k: v for k, v in arguments.items() if k in ("name", "microbatch", "remat")}
         reason = f"{left:.0f} s left of the budget, {NEEDS_S[part]} needed"
-        return collect(run, part, [{"status": "skipped", "error": reason, **about}])
-    return collect(run, part, child.rows(function, arguments, timeout=left))
+        rows = [{"status": "skipped", "error": reason}]
+    else:
+        rows = child.rows(function, arguments, timeout=left)
+    return collect(run, part, ({**about, **row} for row in rows))
 
 
 def first_that_runs(

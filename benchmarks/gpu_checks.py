@@ -20,8 +20,8 @@ from polyglot_jax.devices import peak_flops
 from polyglot_jax.models import neox
 
 # Bounds on ||a - b|| / ||b||, b the float32 value. float32 sums in another order differ by about
-# 1e-6; tf32 would by 3e-4. A bfloat16 operand is off by up to 2^-9 = 2e-3: on a CPU the gradients of
-# this model come out 0.9e-2 off, and those of attention 0.23e-2.
+# 1e-6; tf32 would by 3e-4. A bfloat16 operand is off by up to 2^-9 = 2e-3: on a CPU the gradients
+# of this model come out 0.9e-2 off, and those of attention 0.23e-2.
 BOUNDS = {
     "float32": {"loss": 1e-5, "gradients": 1e-4},
     "bfloat16": {"loss": 1e-3, "gradients": 2e-2},

@@ -20,7 +20,7 @@ def line(row: Row) -> str:
 def what(row: Row) -> str:
     """Returns the name of a row, with what tells it from others of its part."""
     names = [row["part"]]
-    for key in ("side", "model", "name", "shape"):
+    for key in ("side", "model", "shape"):
         names += [str(row[key])] if row.get(key) else []
     names += [f"{key}={row[key]}" for key in ("microbatch", "accumulation", "remat") if key in row]
     return " ".join(names)
@@ -59,7 +59,7 @@ def step_table(rows: Sequence[Row]) -> str:
 
     lines: list[list[Any]] = [
         [
-            row.get("model", row.get("name")),
+            row.get("model"),
             row.get("side", row["part"]),
             f"{row.get('microbatch', '–')} x {row.get('accumulation', 1)}",
             row.get("remat", "none" if row["part"] == "torch" else None),
@@ -96,8 +96,9 @@ def ratio(rows: Sequence[Row]) -> str:
     )
     same = ours["microbatch"] == torch["microbatch"]
     sizes = "" if same else f", microbatch {ours['microbatch']} against {torch['microbatch']}"
+    speedup = ours["tokens_per_s"] / torch["tokens_per_s"]
     return (
-        f"Ratio ours/torch for {torch['model']}: {ours['tokens_per_s'] / torch['tokens_per_s']:.2f} "
+        f"Ratio ours/torch for {torch['model']}: {speedup:.2f} "
         f"(best of each{sizes}; target at least 1.3)."
     )
 
@@ -130,8 +131,8 @@ def section(rows: Sequence[Row], path: str | None) -> str:
             "command": f"`{facts['command']}`",
             "commit": facts["commit"],
             "versions": ", ".join(f"{k} {v}" for k, v in packages.items() if v),
-            "device": f"{facts['nvidia_smi'] or facts['device_kind']}; {facts['platform_version']}; "
-            f"host {facts['cpu']}",
+            "device": f"{facts['nvidia_smi'] or facts['device_kind']}; "
+            f"{facts['platform_version']}; host {facts['cpu']}",
             "environment": environment or "none",
             "rows": f"`{path}`" if path else "not kept",
         },

@@ -82,7 +82,8 @@ def candidates(
     # AdamW: parameters and two moments in float32; the gradient at least in bfloat16, whole,
     # since clipping needs all of it before any of it is used.
     state = (3 * 4 + 2) * num_params
-    enough, small = [], []
+    enough: list[list[tuple[int, str]]] = []
+    small: list[list[tuple[int, str]]] = []
     for remat, size in kept.items():
         for microbatch in MICROBATCHES:
             if state + size.fixed + microbatch * size.per_sequence <= USABLE * memory:

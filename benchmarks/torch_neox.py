@@ -21,7 +21,7 @@ from polyglot_jax.config import Experiment, load_experiment
 def make_model(experiment: Experiment) -> torch.nn.Module:
     """Returns a randomly initialised float32 GPTNeoXForCausalLM of the experiment's shape."""
     m = experiment.model
-    config = transformers.GPTNeoXConfig(
+    config = transformers.GPTNeoXConfig(  # type: ignore[call-arg]
         vocab_size=m.vocab_size,
         hidden_size=m.d_model,
         num_hidden_layers=m.num_layers,

@@ -1,7 +1,10 @@
-"""Peak speeds of accelerators, for MFU. A device that is not in the table has no peak: none is guessed."""
+"""Peak speeds of accelerators, for MFU.
 
-# Dense bfloat16 FLOP/s with float32 accumulation of one jax device, by `device.device_kind`. Vendors
-# print twice the dense rate where they count 2:4 sparsity ("1,979 teraFLOPS"); halved here.
+A device that is not in the table has no peak: none is guessed.
+"""
+
+# Dense bfloat16 FLOP/s with float32 accumulation of one jax device, by `device.device_kind`.
+# Vendors print twice the dense rate where they count 2:4 sparsity ("1,979 teraFLOPS"); halved here.
 # TPU v2, v3 and v7x are left out: there a jax device is half a chip.
 PEAK_FLOPS: dict[str, float] = {
     # NVIDIA A100 Tensor Core GPU datasheet
