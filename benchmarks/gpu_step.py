@@ -1,8 +1,10 @@
 """Our real training step on one device: which microbatch and remat fit, and how fast they run."""
 
+import dataclasses
 import gc
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,6 +45,7 @@ def residuals(experiment: Experiment) -> Residuals:
     An upper bound: XLA shares some of these buffers.
     """
     params = jax.eval_shape(lambda: step.init_params(experiment))
+    parameters = Counter((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(params))
     model = step.family(experiment.model)
 
     def pullback(params: Any, batch: step.Batch) -> Any:
@@ -61,7 +64,9 @@ def residuals(experiment: Experiment) -> Residuals:
             "weights": jax.ShapeDtypeStruct(shape, jnp.float32),
         }
         leaves = jax.tree.leaves(jax.eval_shape(pullback, params, batch))
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        # The parameters themselves are kept too, but they are there anyway.
+        new = Counter((leaf.shape, leaf.dtype) for leaf in leaves) - parameters
+        return sum(n * math.prod(shape) * dtype.itemsize for (shape, dtype), n in new.items())
 
     one, two = kept(1), kept(2)
     return Residuals(fixed=2 * one - two, per_sequence=two - one)
@@ -98,18 +103,15 @@ def candidates(
 # ---- run by benchmarks.child
 
 
-def plans(models: Sequence[str], overrides: Sequence[str]) -> Iterator[Row]:
+def plans(models: Sequence[str], remats: Sequence[str], overrides: Sequence[str]) -> Iterator[Row]:
     """Yields one row a model: its candidates on the first device."""
     memory = device_memory()
     for name in models:
         kept = {}
-        for remat in ("none", "dots", "full"):
+        for remat in remats:
             experiment = load_experiment(name, [*overrides, f"model.remat={remat}"])
-            sizes = residuals(experiment)
-            # What is fixed is mostly copies of the parameters, which the state counts already.
-            num_params = step.family(experiment.model).num_params(experiment.model)
-            fixed = max(0, sizes.fixed - 4 * num_params)
-            kept[remat] = Residuals(fixed=fixed, per_sequence=sizes.per_sequence)
+            kept[remat] = residuals(experiment)
+        num_params = step.family(experiment.model).num_params(experiment.model)
         pairs = candidates(num_params, experiment.data.seq_len, kept, memory)
         yield {
             "part": "candidates",
@@ -117,7 +119,7 @@ def plans(models: Sequence[str], overrides: Sequence[str]) -> Iterator[Row]:
             "model": name,
             "candidates": pairs,
             "memory_bytes": memory,
-            "kept_per_sequence_bytes": {k: v.per_sequence for k, v in kept.items()},
+            "kept_bytes": {k: dataclasses.asdict(v) for k, v in kept.items()},
         }
 
 
