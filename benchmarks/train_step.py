@@ -7,6 +7,7 @@ machine hits both. Beside the step each side times the matrix products of all li
 what the step takes beyond them is everything else. Appends to benchmarks/RESULTS.md.
 """
 
+import os
 import resource
 import statistics
 import time
@@ -154,6 +155,7 @@ def report(name: str, steps: int, facts: dict[str, Row], timed: dict[str, list[R
 def main() -> None:
     name, steps = EXPERIMENT.value, STEPS.value
     e = load_experiment(name)
+    load_before = os.getloadavg()[0]
     facts, timed = measure(name, steps, ROUNDS)
     body = report(name, steps, facts, timed)
     print(body)
@@ -165,7 +167,9 @@ def main() -> None:
             "command": f"`{record.command('benchmarks.train_step')}`",
             "commit": record.commit(),
             "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
-            "machine": record.cpu(),
+            "machine": f"{record.cpu()}; load average {load_before:.1f} before the run, "
+            f"{os.getloadavg()[0]:.1f} after (a side with all cores to itself makes about "
+            f"{record.cores()})",
             "work": f"{next(iter(facts.values()))['parameters']:,} parameters ({m.num_layers} "
             f"layers, d {m.d_model}, vocabulary {m.vocab_size:,}), {e.train.batch_size} x "
             f"{e.data.seq_len} tokens a step, float32, AdamW, clipping; torch: sdpa, fused AdamW, "
