@@ -42,13 +42,8 @@ def test_smoke_runs_every_part(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     before = record.RESULTS.read_bytes()
     out = tmp_path / "new" / "rows.jsonl"
-<<<<<<< HEAD
-    # Unoptimised code compiles in a third of the time.
-    flags = "--xla_backend_optimization_level=0"
-=======
     # Unoptimised code compiles in a fraction of the time.
     flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
->>>>>>> b4b02a7124b9a04e1bf76875d1cfb82870d7d3bf
     done = run_program("benchmarks.gpu", "--smoke", f"--out={out}", XLA_FLAGS=flags)
     assert done.returncode == 0, done.stderr
     rows = read_rows(out)
