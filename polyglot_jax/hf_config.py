@@ -42,6 +42,8 @@ ACTIVATIONS = {  # HF's hidden_act: ours; the first of each kind is the one we w
 def config_from_hf(hf: Mapping[str, Any], where: str = "config.json") -> NeoxConfig:
     """Returns the model of a `config.json`; what HF does not know of keeps its default.
 
+    Weights stored in float32 are computed in float32, those stored in half precision in bfloat16.
+
     Raises:
       ValueError: a key is missing, or has a value that this model cannot compute.
     """
@@ -56,7 +58,12 @@ def config_from_hf(hf: Mapping[str, Any], where: str = "config.json") -> NeoxCon
     if act not in ACTIVATIONS:
         raise ValueError(f"{where}: hidden_act={act!r} is not one of {', '.join(ACTIVATIONS)}")
     values = {name: _number(hf, key, kind, where) for name, (key, kind) in SAME.items()}
-    config = NeoxConfig(**values | _rotary(hf, where), activation=ACTIVATIONS[act])
+    stored = hf.get("dtype", hf.get("torch_dtype"))  # the old name is on the published models
+    config = NeoxConfig(
+        **values | _rotary(hf, where),
+        activation=ACTIVATIONS[act],
+        compute_dtype="float32" if stored == "float32" else "bfloat16",
+    )
     if config.d_model % config.num_heads:
         raise ValueError(
             f"{where}: hidden_size={config.d_model} is not divisible by "
