@@ -6,6 +6,7 @@ data, and where the code came from. A step directory appears under its name only
 """
 
 import importlib.metadata
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,7 +184,10 @@ def provenance() -> dict[str, Any]:
 
 
 def _directory(workdir: epath.PathLike) -> epath.Path:
-    return epath.Path(workdir) / "checkpoints"
+    path = epath.Path(workdir)
+    if "://" not in os.fspath(path):
+        path = path.absolute()  # Orbax refuses relative paths
+    return path / "checkpoints"
 
 
 def _complete_steps(workdir: epath.PathLike) -> list[int]:

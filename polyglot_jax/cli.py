@@ -17,7 +17,8 @@ def run(main: Callable[[], None]) -> NoReturn:
 
     def guarded(unused_argv: Sequence[str]) -> int:
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.ERROR)  # Orbax tells each of its steps otherwise
+            # Orbax tells each of its steps otherwise, and every thread's traceback of a failure.
+            logging.set_verbosity(logging.FATAL)
         try:
             main()
         except (ValueError, OSError) as error:
