@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
@@ -19,6 +19,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         if not flags.FLAGS["verbosity"].present:
             # Orbax tells each of its steps otherwise, and every thread's traceback of a failure.
             logging.set_verbosity(logging.FATAL)
+            sys.unraisablehook = _print_unless_late
         try:
             main()
         except (ValueError, OSError) as error:
@@ -38,6 +39,13 @@ def run(main: Callable[[], None]) -> NoReturn:
 def one_line(error: BaseException) -> str:
     """Returns an exception's message without line breaks; its class where it has none."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _print_unless_late(unraisable: Any) -> None:
+    """Leaves out what TensorStore prints of every array of a write that has failed already: its
+    callbacks come too late for Orbax's event loop, and Orbax raises the cause itself."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

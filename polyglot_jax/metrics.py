@@ -121,8 +121,11 @@ class RunLog:
         if not self._is_writer:
             return
         record = {"step": step} | {f"{prefix}/{name}": value for name, value in values.items()}
-        self._jsonl.write(json.dumps(record) + "\n")
-        self._jsonl.flush()
+        try:
+            self._jsonl.write(json.dumps(record) + "\n")
+            self._jsonl.flush()
+        except OSError as error:
+            raise OSError(f"cannot write {self._jsonl.name}: {error}") from error
         for name, value in record.items():
             if name != "step":
                 self._board.add_scalar(name, value, step)

@@ -195,8 +195,11 @@ def _describe_run(experiment: Experiment, workdir: epath.Path, tokenizer: epath.
         ("tokenizer.json", tokenizer.read_bytes()),
     ):
         temporary = workdir / f"{name}.tmp"
-        temporary.write_bytes(content)
-        temporary.replace(workdir / name)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(workdir / name)
+        except OSError as error:
+            raise OSError(f"cannot write {workdir / name}: {error}") from error
 
 
 if __name__ == "__main__":

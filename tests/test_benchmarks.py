@@ -329,8 +329,10 @@ def test_cpu_report() -> None:
         sides[0]: [{"seconds": s, "peak_bytes": 2**30} for s in (4.0, 4.4, 3.6)],
         sides[1]: [{"seconds": s, "peak_bytes": 2**29} for s in (2.0, 2.2, 1.8)],
     }
+    tokens = 2 * workload.tokens_per_step(load_experiment("ko_tiny"))
+    speeds = f"{tokens / 4:,.0f} | {tokens / 4.4:,.0f} to {tokens / 3.6:,.0f}"
     text = train_step.report("ko_tiny", 2, facts, timed)
-    assert f"| {sides[0]} | 2,048 | 1,862 to 2,276 | 2,000 | 1,000 | 1,000 | 1,024 |" in text
+    assert f"| {sides[0]} | {speeds} | 2,000 | 1,000 | 1,000 | 1,024 |" in text
     assert "tokens/s: 0.50 (median of 3 pairs, 0.50 to 0.50)" in text
     assert "difference of 1,000 ms a step" in text
     assert "make 500 ms; attention" in text

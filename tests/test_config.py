@@ -9,7 +9,7 @@ import pytest
 from polyglot_jax import config
 from polyglot_jax.config import Experiment, load_experiment, override
 
-TINY = load_experiment("ko_tiny")
+TINY = load_experiment("ko_tiny", ["train.batch_size=16"])
 
 
 def test_loads_by_path_what_it_loads_by_name() -> None:

@@ -60,7 +60,7 @@ def test_program_says_before_and_after_and_hf_agrees(workdir, tiny_shards, tmp_p
     result = run("eval.held_out", f"--model={workdir}", f"--data={tiny_shards}", "--baseline")
     assert result.returncode == 0, result.stderr
     before, after, baseline = result.stdout.splitlines()
-    assert before.startswith(f"{workdir} at step 0: held-out loss 5.")
+    assert before.startswith(f"{workdir} at step 0: held-out loss 6.")
     assert "bits per byte (" in after
     assert baseline.startswith("byte 3-gram of the same training text")
     # the same weights, the same precision, another directory
