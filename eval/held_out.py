@@ -4,7 +4,9 @@ Bits per byte are comparable between tokenizers, and with the byte 3-gram that -
 the same training text.
 """
 
-from collections.abc import Iterator
+import itertools
+import json
+from collections.abc import Iterator, Mapping
 
 import jax
 from absl import flags
@@ -14,7 +16,7 @@ from tokenizers import Tokenizer
 from eval import ngram
 from polyglot_jax import cli
 from polyglot_jax.config import DataConfig, DataPhase, MeshConfig, SourceConfig
-from polyglot_jax.convert import load_model
+from polyglot_jax.convert import load_model, split_step
 from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.shards import open_split
 from polyglot_jax.evaluate import evaluate
@@ -27,19 +29,20 @@ def main() -> None:
     values = flags.FLAGS
     result = evaluate_model(values.model, values.data, values.batch_size)
     if (epath.Path(values.model) / "metrics.jsonl").exists():
-        first = next(r for r in read_metrics(values.model) if "held_out/loss" in r)
-        print(
-            f"{values.model} at step {first['step']}: held-out loss {first['held_out/loss']:.4f}, "
-            f"{first['held_out/bits_per_byte']:.4f} bits per byte"
-        )
-    print(
-        f"{values.model}: held-out loss {result['loss']:.4f}, "
-        f"{result['bits_per_byte']:.4f} bits per byte "
-        f"({result['tokens']:,.0f} tokens, {result['bytes']:,.0f} bytes)"
-    )
+        recorded = next(r for r in read_metrics(values.model) if "held_out/loss" in r)
+        first = {name.removeprefix("held_out/"): value for name, value in recorded.items()}
+        print(f"{values.model} at step {first['step']}: {_line(first)}")
+    print(f"{values.model}: {_line(result)}")
     if values.baseline:
         bits = ngram_bits_per_byte(values.data)
         print(f"byte 3-gram of the same training text (Kneser-Ney): {bits:.4f} bits per byte")
+
+
+def _line(values: Mapping[str, float]) -> str:
+    return (
+        f"held-out loss {values['loss']:.4f}, {values['bits_per_byte']:.4f} bits per byte "
+        f"({values['tokens']:,.0f} tokens, {values['bytes']:,.0f} bytes)"
+    )
 
 
 def evaluate_model(path: str, shards: str, batch_size: int) -> dict[str, float]:
@@ -59,12 +62,22 @@ def evaluate_model(path: str, shards: str, batch_size: int) -> dict[str, float]:
             "with the model's own"
         )
     data = DataConfig(
-        seq_len=model.max_seq_len, plan=(DataPhase(sources=(SourceConfig(path=shards),)),)
+        seq_len=_trained_seq_len(path) or model.max_seq_len,
+        plan=(DataPhase(sources=(SourceConfig(path=shards),)),),
     )
     mesh = make_mesh(MeshConfig(), jax.local_devices()[:1])
     with jax.set_mesh(mesh):
         placed = jax.device_put(params, shardings_of(abstract_params(model, mesh)))
         return evaluate(jit_eval_step(model, mesh), placed, open_held_out(data, batch_size), mesh)
+
+
+def _trained_seq_len(path: str) -> int | None:
+    """Returns the length a run was trained on: its model may allow for more than it has seen."""
+    description = split_step(path)[0] / "config.json"
+    if not description.exists():
+        return None
+    experiment = json.loads(description.read_text()).get("experiment")
+    return experiment and experiment["data"]["seq_len"]
 
 
 def ngram_bits_per_byte(shards: str) -> float:
@@ -77,11 +90,12 @@ def documents(split_dir: epath.Path) -> Iterator[str]:
     """Yields the texts behind a split's tokens, without the separators that end them."""
     store = open_split(split_dir)
     tokenizer = Tokenizer.from_file(str(split_dir.parent / "tokenizer.json"))
-    start = 0
-    for end in store.document_ends().tolist():
-        (tokens,) = store.read([start], [end - start])
-        yield tokenizer.decode(tokens[:-1].tolist(), skip_special_tokens=False)
-        start = end
+    ends = store.document_ends().tolist()
+    spans = itertools.pairwise([0, *ends])
+    while batch := list(itertools.islice(spans, 1000)):  # reads a thousand at once
+        starts, lengths = zip(*((start, end - start) for start, end in batch), strict=True)
+        for tokens in store.read(starts, lengths):
+            yield tokenizer.decode(tokens[:-1].tolist(), skip_special_tokens=False)
 
 
 if __name__ == "__main__":

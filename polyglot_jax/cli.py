@@ -27,6 +27,11 @@ def run(main: Callable[[], None]) -> NoReturn:
                 raise
             print(f"error: {one_line(error)}", file=sys.stderr)
             return 1
+        except ImportError as error:
+            if "gcsfs" not in str(error):
+                raise
+            print("error: gs:// paths need the gcs extra: pip install -e '.[gcs]'", file=sys.stderr)
+            return 1
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

@@ -28,6 +28,8 @@ def main():
             open("/no/such/file")
         case "bug":
             raise KeyError("ours")
+        case "gcs":
+            import gcsfs
         case "interrupt":
             raise KeyboardInterrupt
     print("steps", STEPS.value)
@@ -58,6 +60,7 @@ def test_success_exits_with_zero(program: Path) -> None:
     [
         ("value", "error: shard 3: is empty\n"),
         ("file", "error: [Errno 2] No such file or directory: '/no/such/file'\n"),
+        ("gcs", "error: gs:// paths need the gcs extra: pip install -e '.[gcs]'\n"),
     ],
 )
 def test_a_mistake_of_the_user_is_one_line(program: Path, fail: str, line: str) -> None:

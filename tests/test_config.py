@@ -9,7 +9,7 @@ import pytest
 from polyglot_jax import config
 from polyglot_jax.config import Experiment, load_experiment, override
 
-TINY = load_experiment("ko_tiny", ["train.batch_size=16"])
+TINY = load_experiment("ko_tiny")
 
 
 def test_loads_by_path_what_it_loads_by_name() -> None:
@@ -154,10 +154,10 @@ FAULTS = [  # overrides of ko_tiny, and how the complaint begins
     ("model.num_heads=5", "model.d_model=256 is not divisible by model.num_heads=5"),
     ("mesh.tensor=8", "model.num_heads=4 is not divisible by mesh.tensor=8"),
     ("mesh.fsdp=3", "model.d_model=256 is not divisible by mesh.fsdp=3"),
-    ("train.accumulation=3", "train.batch_size=16 is not divisible by train.accumulation=3"),
+    ("train.accumulation=3", "train.batch_size=8 is not divisible by train.accumulation=3"),
     (
         "mesh.data=3",
-        "train.batch_size / train.accumulation=16 is not divisible by mesh.data * mesh",
+        "train.batch_size / train.accumulation=8 is not divisible by mesh.data * mesh",
     ),
     ("model.rotary_pct=0.01", "model.rotary_pct=0.01: rotates 0 of 64 dims"),
     ("model.rotary_pct=0.05", "model.rotary_pct=0.05: rotates 3 of 64 dims"),
@@ -209,7 +209,7 @@ def test_tensor_parallel_splits_evenly(field: str) -> None:
 
 def test_edges_of_the_rules_are_allowed() -> None:
     override(TINY, ["optimizer.min_learning_rate=0", "optimizer.warmup_fraction=0"])
-    override(TINY, ["model.rotary_pct=1", "train.seed=4294967295", "mesh.data=16"])
+    override(TINY, ["model.rotary_pct=1", "train.seed=4294967295", "mesh.data=8"])
     override(TINY, ["data.plan.0.skipped=[[0, 4], [4, 5]]", "optimizer.trainable=head.*"])
 
 
