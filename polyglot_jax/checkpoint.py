@@ -200,10 +200,12 @@ def _damage(path: epath.Path) -> Iterator[None]:
     """Turns whatever a broken checkpoint makes Orbax raise into one line that says what to do."""
     try:
         yield
+    except (PermissionError, TimeoutError, MemoryError, jax.errors.JaxRuntimeError):
+        raise  # nothing is wrong with the checkpoint
     except Exception as error:
         raise ValueError(
-            f"checkpoint {path} cannot be read; delete that directory to go on from an earlier "
-            f"one ({type(error).__name__}: {one_line(error)[:300]})"
+            f"checkpoint {path} cannot be read; if it is damaged, move it away to go on from an "
+            f"earlier one ({type(error).__name__}: {one_line(error)[:300]})"
         ) from error
 
 

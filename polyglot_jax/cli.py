@@ -10,7 +10,8 @@ from absl import app, flags, logging
 def run(main: Callable[[], None]) -> NoReturn:
     """Parses the flags and runs `main`.
 
-    A user's mistake, which is a ValueError or an OSError, ends in one line on stderr and exit code
+    A user's mistake or a failed run, which is a ValueError, an OSError, a FloatingPointError or an
+    error of the device such as lack of memory, ends in one line on stderr and exit code
     1; with --verbosity=1 its traceback is shown instead. Any other exception is a bug of ours and
     shows its traceback. An interrupt exits with 130, as shells expect.
     """
@@ -22,10 +23,17 @@ def run(main: Callable[[], None]) -> NoReturn:
             sys.unraisablehook = _print_unless_late
         try:
             main()
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             if logging.get_verbosity() >= logging.DEBUG:
                 raise
             print(f"error: {one_line(error)}", file=sys.stderr)
+            return 1
+        except RuntimeError as error:
+            if type(error).__name__ != "JaxRuntimeError":  # by name: programs start without jax
+                raise
+            if logging.get_verbosity() >= logging.DEBUG:
+                raise
+            print(f"error: {one_line(error)[:300]}", file=sys.stderr)
             return 1
         except ImportError as error:
             if "gcsfs" not in str(error):

@@ -4,7 +4,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -77,9 +78,12 @@ class RunLog:
             self._bar.write(text, file=sys.stdout)
             sys.stdout.flush()
 
-    def paused(self, seconds: float) -> None:
-        """Takes time that was not spent on steps, such as an evaluation, out of the throughput."""
-        self._paused += seconds
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Takes the block's time, spent on an evaluation say, out of the throughput."""
+        before = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - before
 
     def train(self, step: int, values: Mapping[str, Any], epochs: Mapping[str, float]) -> None:
         """Records a finished training step: its metrics, the epoch of each source, the speed."""

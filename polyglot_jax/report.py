@@ -37,7 +37,8 @@ def plot_run(workdir: epath.PathLike) -> epath.Path:
     axes[0].legend()
     axes[-1].set_xlabel("step")
     path = epath.Path(workdir) / "curve.png"
-    with path.open("wb") as file:
+    temporary = path.with_name("curve.png.tmp")
+    with temporary.open("wb") as file:
         figure.savefig(file, dpi=120, format="png")
     plt.close(figure)
-    return path
+    return temporary.replace(path)

@@ -117,7 +117,8 @@ def train_step(
       batch: arrays with the examples of the update along the leading dimension, in order.
     Returns:
       The new state (no new step is half-applied), and float32 scalars: loss (nats per unit of
-      weight), weight, grad_norm (before clipping), learning_rate, bits_per_byte.
+      weight), weight, grad_norm (of all parameters, before clipping), learning_rate,
+      bits_per_byte.
     """
     key = jax.random.fold_in(jax.random.key(experiment.train.seed), state.step)
     loss_sum, weight, grads = _accumulate_gradients(experiment, state.params, batch, key)

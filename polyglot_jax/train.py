@@ -7,17 +7,17 @@ curve.png.
 
 import dataclasses
 import json
-import time
+from contextlib import nullcontext
 
 import jax
 import numpy as np
 from absl import flags
 from etils import epath
 
-from polyglot_jax import checkpoint, cli, report
+from polyglot_jax import checkpoint, cli, hf_config, report
 from polyglot_jax.attention import choose_kernel
 from polyglot_jax.config import Experiment, from_dict, load_experiment, to_dict
-from polyglot_jax.convert import load_hf
+from polyglot_jax.convert import load_hf, read_hf_config
 from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.mixture import open_plan
 from polyglot_jax.data.resume import check_same
@@ -51,33 +51,53 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
 
     Raises:
       ValueError: the mesh does not fit the devices, the data is missing or damaged, or the workdir
-        holds a run of something else.
+        holds something else than this run.
       OSError: the workdir cannot be written.
-      FloatingPointError: the loss is not finite.
+      FloatingPointError: the loss or the gradient is not finite; nothing of it is saved.
     """
     t = experiment.train
-    last_step = min(last_step, t.steps)
+    if last_step > t.steps:
+        raise ValueError(
+            f"--steps={last_step} is beyond train.steps={t.steps}, where the schedule ends; "
+            f"for a longer run, --set train.steps={last_step}"
+        )
 
     # ---- everything that can be refused, before anything slow
     mesh = make_mesh(experiment.mesh)
+    microbatch = t.batch_size // t.accumulation
+    if microbatch % (mesh.shape["data"] * mesh.shape["fsdp"]):
+        raise ValueError(
+            f"train.batch_size={t.batch_size} in train.accumulation={t.accumulation} microbatches "
+            f"gives {microbatch} sequences, which data * fsdp of the mesh {dict(mesh.shape)} does "
+            "not divide; change one of them"
+        )
     abstract = abstract_state(experiment, mesh)
     kernel = choose_kernel(
         experiment.model.attention, experiment.model.head_dim, experiment.model.compute_dtype
     )
     data = open_plan(experiment.data, t.batch_size)
-    held_out = open_held_out(experiment.data, t.batch_size, t.eval_sequences)
+    # As many sequences at a time as training holds: a whole batch may not fit the devices.
+    held_out = open_held_out(experiment.data, microbatch, t.eval_sequences)
     vocab_size = data.sources[0].manifest.vocab_size
     if vocab_size > experiment.model.vocab_size:
         raise ValueError(
             f"model.vocab_size={experiment.model.vocab_size} is smaller than the tokenizer's "
             f"{vocab_size} ids; set it to at least that, rounded up to a multiple of 128"
         )
-    manager = checkpoint.open_manager(workdir, t.keep_checkpoints)
-    start = checkpoint.latest_step(workdir) or 0
+    if t.init_from:
+        hf_config.check_same(experiment.model, read_hf_config(t.init_from), t.init_from)
+    latest = checkpoint.latest_step(workdir)
+    if latest == 0:
+        raise ValueError(
+            f"{workdir} holds converted weights, not a run; use another --workdir, and "
+            "--set train.init_from=HF_DIR to start from weights"
+        )
+    start = latest or 0
     if start:
         metadata = checkpoint.read_metadata(workdir, start)
         check_same_run(from_dict(metadata["experiment"]), experiment)
         check_same(metadata["data"], data.fingerprint(), start)
+    manager = checkpoint.open_manager(workdir, t.keep_checkpoints)
     if jax.process_index() == 0:
         _describe_run(experiment, workdir, data.sources[0].split_dir.parent / "tokenizer.json")
 
@@ -85,6 +105,7 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
     with jax.set_mesh(mesh):
         if start:
             state = checkpoint.restore(workdir, start, abstract)
+            assert int(state.step) == start
             origin = f"step {start} of {workdir}"
         elif t.init_from:
             state = _init_from_hf(experiment, abstract)
@@ -111,47 +132,47 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
             train_step = jit_train_step(experiment, mesh)
             eval_step = jit_eval_step(experiment.model, mesh)
             rows = local_rows(mesh, t.batch_size)
-            if not start:
-                log.held_out(0, evaluate(eval_step, state.params, held_out, mesh))
-
             pending: tuple[int, dict[str, jax.Array]] | None = None
 
             def log_pending() -> None:
                 nonlocal pending
-                if pending is not None:
-                    step, metrics = pending
-                    values = {k: v.item() for k, v in jax.device_get(metrics).items()}
-                    if not np.isfinite(values["loss"]):
-                        raise FloatingPointError(f"step {step}: loss is {values['loss']}")
-                    log.train(step, values, data.epochs_at(step))
-                    pending = None
+                if pending is None:
+                    return
+                step, metrics = pending
+                pending = None
+                values = {k: v.item() for k, v in jax.device_get(metrics).items()}
+                for name in ("loss", "grad_norm"):
+                    if not np.isfinite(values[name]):
+                        raise FloatingPointError(f"step {step}: {name} is {values[name]}")
+                log.train(step, values, data.epochs_at(step))
 
+            def log_held_out(step: int) -> None:
+                log.held_out(step, evaluate(eval_step, state.params, held_out, mesh))
+
+            if not start:
+                with log.pause():
+                    log_held_out(0)
+            log.say("compiling the training step")
             for step, batch in enumerate(data.batches(start, last_step, rows), start + 1):
                 placed = put_batch(mesh, batch, t.batch_size)
-                before = time.perf_counter()
-                with jax.transfer_guard("disallow"):  # nothing crosses to the host unasked
+                compiles = log.pause() if step == start + 1 else nullcontext()
+                # The guard: nothing crosses to the host unasked.
+                with compiles, jax.transfer_guard("disallow"):
                     state, metrics = train_step(state, placed)
-                if step == start + 1:
-                    compiling = time.perf_counter() - before
-                    log.paused(compiling)
-                    log.say(f"compiled the training step in {compiling:.1f} s")
                 log_pending()  # an earlier step's, while the device works on this one
-                if step % t.log_every == 0 or step == last_step:
-                    pending = step, metrics
                 is_last = step == last_step
                 evaluates = is_last or (t.eval_every is not None and step % t.eval_every == 0)
                 saves = is_last or step % t.checkpoint_every == 0
+                if evaluates or saves or step % t.log_every == 0:
+                    pending = step, metrics
                 if evaluates or saves:
-                    log_pending()  # so that the record is whole up to the checkpoint
-                before = time.perf_counter()
-                if evaluates:
-                    values = evaluate(eval_step, state.params, held_out, mesh)
-                    log.held_out(step, values)
-                if saves:
-                    made = checkpoint.make_metadata(experiment, step, data.fingerprint())
-                    checkpoint.save(manager, state, made)
-                if evaluates or saves:
-                    log.paused(time.perf_counter() - before)
+                    log_pending()  # nothing that is not finite is saved; the record is whole
+                    with log.pause():
+                        if evaluates:
+                            log_held_out(step)
+                        if saves:
+                            made = checkpoint.make_metadata(experiment, step, data.fingerprint())
+                            checkpoint.save(manager, state, made)
         checkpoint.finish(manager)
     if jax.process_index() == 0:
         report.plot_run(workdir)

@@ -68,3 +68,14 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         processes=1,
     )
     return root / "shards"
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory, tiny_shards: Path) -> Path:
+    """Returns the workdir of a tiny run that nothing interrupted; do not write to it."""
+    from tests.runs import finish, settings, start
+
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    code, output = finish(start(workdir, settings(tiny_shards)))
+    assert code == 0, output
+    return workdir

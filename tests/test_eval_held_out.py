@@ -13,7 +13,7 @@ from polyglot_jax.config import override
 from polyglot_jax.metrics import read_metrics
 from polyglot_jax.train import train
 from tests.data.made import write_tokenizer
-from tests.test_train import experiment
+from tests.runs import experiment
 
 ROOT = Path(__file__).resolve().parents[1]
 

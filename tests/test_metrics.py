@@ -73,12 +73,13 @@ def test_status_line_has_fixed_fields(tmp_path, capsys):
 
 
 def test_throughput_and_mfu_leave_pauses_out(tmp_path, monkeypatch):
-    clock = iter([0.0, 10.0])
+    clock = iter([0.0, 1.0, 6.0, 10.0])
     monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(metrics, "peak_flops", lambda kind: 12_000_000_000.0)
     monkeypatch.setattr(metrics.jax, "device_count", lambda: 2)
     with open_log(tmp_path) as log:
-        log.paused(5.0)
+        with log.pause():
+            pass
         log.train(4, VALUES, {"ko": 0.0})
     (recorded,) = read_metrics(tmp_path)
     assert recorded["train/tokens_per_second"] == 4 * 1000 / 5

@@ -25,9 +25,18 @@ from polyglot_jax.mesh import constrain
 
 Params = Mapping[str, Any]
 
-REMAT_POLICIES = {
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # keep matmul outputs
-    "full": jax.checkpoint_policies.nothing_saveable,  # keep the input of each layer
+
+def _is_product(primitive: Any, *args: Any, **params: Any) -> bool:
+    """Matrix products with weights, and cuDNN's attention: to that primitive JAX's policy is blind,
+    and would run it a second time in the backward pass."""
+    if primitive.name == "dot_product_attention_fwd_wrapper":
+        return True
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *args, **params)
+
+
+REMAT_POLICIES = {  # what is kept for the backward pass; all else is computed again
+    "dots": _is_product,
+    "full": jax.checkpoint_policies.nothing_saveable,  # only the input of each layer
 }
 
 
@@ -226,9 +235,10 @@ class NeoX(nn.Module):
             "embed_in", _normal(_input_std(c), "vocab", "embed"), (c.vocab_size, c.d_model)
         )
         # Gathered over fsdp before the lookup: rows of a table cut along D cannot go to a batch
-        # that is cut along the same mesh axis without replicating everything.
-        embedding_VD = constrain(embedding_VD.astype(c.compute_dtype), "vocab", "residual")
-        x_BTD = embedding_VD[tokens_BT]
+        # that is cut along the same mesh axis without replicating everything. Cast after it: the
+        # gradient of a frequent token sums thousands of rows, too many for bfloat16.
+        embedding_VD = constrain(embedding_VD, "vocab", "residual")
+        x_BTD = embedding_VD[tokens_BT].astype(c.compute_dtype)
         x_BTD = constrain(x_BTD, "batch", "sequence", "residual")
 
         block = Block
