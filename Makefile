@@ -22,6 +22,7 @@ DEV_PYTHON := .venv-dev/bin/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help quickstart env dev lint test test-slow goldens locks clean
 
 help: ## list the targets
@@ -97,8 +98,12 @@ $(DEV):
 # ---- quickstart: a folder per corpus; each file is made once, by the program that users run
 
 CORPUS ?=
+ifneq ($(CORPUS),$(wildcard $(CORPUS)))
+$(error CORPUS=$(CORPUS): no such file)
+endif
 PROMPT ?= 결제
-QUICKSTART := quickstart/$(if $(CORPUS),$(firstword $(subst ., ,$(notdir $(CORPUS)))),sample)
+QUICKSTART := quickstart/$(if $(CORPUS),$(basename $(notdir $(CORPUS)))-$(shell \
+	realpath '$(CORPUS)' | cksum | cut -d' ' -f1),sample)
 RAW := $(or $(CORPUS),$(QUICKSTART)/raw.jsonl)
 
 $(QUICKSTART)/raw.jsonl:

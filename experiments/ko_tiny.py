@@ -1,8 +1,9 @@
-"""The whole road on a laptop: about 5M parameters on the sample corpus, minutes on two cores.
+"""The whole road on a laptop: 6,836,224 parameters on the sample corpus, minutes on two cores.
 
-Command:  make quickstart
-          python -m polyglot_jax.train --experiment=ko_tiny --workdir=quickstart/run
-Hardware: 2 CPU cores.
+Command:  make quickstart, which runs
+          python -m polyglot_jax.train --experiment=ko_tiny --workdir=quickstart/sample/run
+Hardware: 2 CPU cores, about 6 minutes.
+Tokens:   400 steps x 8 sequences x 256 = 0.8M, 1.4 epochs of the sample's train split.
 Numbers:  ours. The shape keeps the habits of the larger models (parallel residual, half of each
           head rotated, untied head); batch, steps and learning rate were chosen by running it.
 """
@@ -32,7 +33,7 @@ experiment = Experiment(
     ),
     data=DataConfig(
         seq_len=256,
-        plan=(DataPhase(sources=(SourceConfig(path="quickstart/shards"),)),),
+        plan=(DataPhase(sources=(SourceConfig(path="quickstart/sample/shards"),)),),
     ),
     optimizer=OptimizerConfig(
         learning_rate=2e-3,

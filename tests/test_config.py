@@ -184,7 +184,10 @@ FAULTS = [  # overrides of ko_tiny, and how the complaint begins
         'data.plan.0.sources=[{"path":"a"},{"path":"a"}]',
         "data.plan.0.sources: a path is named twice in ['a', 'a']",
     ),
-    ("data.plan.0.sources.0.weight=0", "data.plan.0: weight 0.0 of 'quickstart/shards' must be"),
+    (
+        "data.plan.0.sources.0.weight=0",
+        "data.plan.0: weight 0.0 of 'quickstart/sample/shards' must be",
+    ),
     ("data.plan.0.sources.0.weight=NaN", "data.plan.0: weight nan of"),
     ("data.plan.0.seed=-1", "data.plan.0.seed=-1: must fit 32 bits"),
     ("data.plan.0.skipped=[[-1, 2]]", "data.plan.0.skipped=((-1, 2),): must be rising"),
@@ -244,7 +247,7 @@ def test_text_names_every_field_once_in_order() -> None:
     lines = config.to_text(TINY).splitlines()
     assert lines == sorted(set(lines))
     assert len(lines) == leaves(config.to_dict(TINY))
-    assert 'data.plan.0.sources.0.path = "quickstart/shards"' in lines
+    assert 'data.plan.0.sources.0.path = "quickstart/sample/shards"' in lines
     assert "mesh.data = null" in lines
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -177,6 +178,31 @@ def test_remat_policies_give_the_same_gradients(params):
             gradients(remat),
             reference,
         )
+
+
+def test_dots_keep_the_flash_attention_of_cudnn():
+    """JAX's own policy knows products only, and would run the kernel again in the backward."""
+    keeps = neox.REMAT_POLICIES["dots"]
+    assert keeps(SimpleNamespace(name="dot_product_attention_fwd_wrapper"))
+    assert not keeps(jax.lax.exp_p)
+
+
+def test_embedding_gradient_is_summed_in_float32(params):
+    """A token that occurs a thousand times: sums of bfloat16 stop growing after 256 ones."""
+    batch = {
+        "inputs": np.zeros((64, 32), np.int32),
+        "targets": tokens((64, 32)),
+        "weights": np.ones((64, 32), np.float32),
+    }
+
+    def gradient(compute_dtype):
+        config = dataclasses.replace(CONFIG, compute_dtype=compute_dtype)
+        loss = lambda p: neox.loss_sum_and_weight(config, p, batch, jax.random.key(0))[0]  # noqa: E731
+        return jax.device_get(jax.jit(jax.grad(loss))(params))["embed_in"][0]
+
+    exact = gradient("float32")
+    error = np.linalg.norm(gradient("bfloat16") - exact) / np.linalg.norm(exact)
+    assert error < 0.02
 
 
 # ---- the cache
