@@ -122,6 +122,7 @@ def encode(
             separator_id=separator,
             dtype=job.dtype,
             seed=seed,
+            held_out_fraction=held_out_fraction,
             shards=tuple(Shard(**entry) for entry in entries if entry is not None),
         )
         write_manifest(root / split, manifest)
