@@ -17,9 +17,9 @@ from absl import flags
 from etils import epath
 
 from polyglot_jax import cli
+from polyglot_jax.corpus import readers
 from polyglot_jax.data import documents, pool, spill
 from polyglot_jax.data.manifest import (
-    SEPARATOR,
     SPLITS,
     Manifest,
     Shard,
@@ -28,6 +28,7 @@ from polyglot_jax.data.manifest import (
     write_manifest,
 )
 from polyglot_jax.data.shards import write_token_bytes
+from polyglot_jax.tokens import END_OF_TEXT
 
 
 def encode(
@@ -44,7 +45,7 @@ def encode(
     """Writes the source directory `output` (docs/shards.md) from documents.
 
     Args:
-      input_path: directory of Parquet files, or one .parquet, .jsonl or .jsonl.gz file.
+      input_path: directory, file or glob of documents, as `polyglot_jax.corpus.readers` takes it.
       tokenizer: a byte-level `tokenizer.json` with `<|endoftext|>`.
       output: directory to write; what an interrupted run left there is taken up again.
       source: name of the source in mixtures and reports.
@@ -63,9 +64,11 @@ def encode(
     _check(shard_tokens > 0, f"shard_tokens={shard_tokens}: must be above 0")
     _check(0 <= seed < 2**64, f"seed={seed}: must fit 64 bits")
     _check(bool(source), "source: must not be empty")
-    files = documents.list_files(input_path)
+    files = readers.find_files(input_path)
     tokenizer_json = epath.Path(tokenizer).read_bytes()
-    separator = documents.tokenizer_for_documents(tokenizer_json, tokenizer).token_to_id(SEPARATOR)
+    separator = documents.tokenizer_for_documents(tokenizer_json, tokenizer).token_to_id(
+        END_OF_TEXT
+    )
     assert separator is not None
     token_bytes = documents.token_bytes(tokenizer_json, tokenizer)
     tokenizer_sha256 = hashlib.sha256(tokenizer_json).hexdigest()
@@ -194,7 +197,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("input", None, "Directory of Parquet files, or one document file.")
+    flags.DEFINE_string("input", None, "Directory, file or glob of documents.")
     flags.DEFINE_string("tokenizer", None, "Byte-level tokenizer.json with <|endoftext|>.")
     flags.DEFINE_string("output", None, "Directory for the token shards of this source.")
     flags.DEFINE_string("source", None, "Name of the source; default: the name of --output.")

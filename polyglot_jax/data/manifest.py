@@ -16,7 +16,6 @@ from etils import epath
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "held_out")
-SEPARATOR = "<|endoftext|>"  # ends every document
 REMEDY = "delete the directory and run polyglot_jax.data.encode again, or copy it again whole"
 
 

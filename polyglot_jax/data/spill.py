@@ -19,8 +19,9 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from polyglot_jax.data import documents, pool
-from polyglot_jax.data.manifest import SEPARATOR, SPLITS, write_atomically
+from polyglot_jax.data.manifest import SPLITS, write_atomically
 from polyglot_jax.data.shards import little_endian, write_shard
+from polyglot_jax.tokens import END_OF_TEXT
 
 CELLS = 4096  # ranges of the order hash, so also the most shards of a split
 _DOC = np.dtype([("order", "<u8"), ("tokens", "<u8"), ("bytes", "<u8")])
@@ -113,7 +114,7 @@ def _batches(texts: Iterator[bytes]) -> Iterator[list[bytes]]:
 def _tokenise(job: Job, texts: list[bytes]) -> list[_Doc]:
     """Returns the documents of a batch that are not empty, in order."""
     tokenizer = _tokenizer(job.tokenizer)
-    separator = tokenizer.token_to_id(SEPARATOR)
+    separator = tokenizer.token_to_id(END_OF_TEXT)
     encodings = tokenizer.encode_batch_fast(
         [text.decode() for text in texts], add_special_tokens=False
     )

@@ -14,7 +14,8 @@ import psutil
 import pytest
 from tokenizers import Tokenizer
 
-from polyglot_jax.data import documents, spill
+from polyglot_jax.corpus import readers
+from polyglot_jax.data import spill
 from polyglot_jax.data.manifest import read_manifest
 from polyglot_jax.data.shards import open_split, read_token_bytes, verify
 from tests.data.made import SPECIAL, TEXTS, run, write_parquet, write_tokenizer
@@ -92,7 +93,7 @@ def test_small_runs_merge_to_the_same_bytes(
 ) -> None:
     def spill_and_merge(output: Path) -> dict[str, bytes]:
         job = spill.Job(
-            files=tuple(str(file) for file in documents.list_files(corpus)),
+            files=tuple(str(file) for file in readers.find_files(str(corpus))),
             tokenizer=str(tokenizer),
             output=str(output),
             seed=3,
