@@ -73,3 +73,27 @@ def test_unfit_tokenizers_are_refused(tmp_path: Path) -> None:
     words.add_special_tokens(["<|endoftext|>"])
     with pytest.raises(ValueError, match="'한' is not of a byte-level tokenizer"):
         documents.token_bytes(words.to_str().encode(), "x")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"normalizer": {"type": "Lowercase"}}, "has a normalizer"),
+        ({"pre_tokenizer.add_prefix_space": True}, "add_prefix_space"),
+        ({"pre_tokenizer.type": "Whitespace"}, "comes back as"),
+        ({"model.vocab": 255}, "no token for 1 of the 256 bytes"),
+    ],
+)
+def test_lossy_tokenizers_are_refused(tokenizer: Path, change: dict, message: str) -> None:
+    values = json.loads(tokenizer.read_bytes())
+    documents.check_lossless(json.dumps(values).encode(), "x")
+    for key, value in change.items():
+        outer, _, inner = key.partition(".")
+        if key == "model.vocab":
+            values["model"]["vocab"].pop("z")
+        elif inner:
+            values[outer][inner] = value
+        else:
+            values[outer] = value
+    with pytest.raises(ValueError, match=f"^x: would change [^\\n]*{message}[^\\n]*$"):
+        documents.check_lossless(json.dumps(values).encode(), "x")
