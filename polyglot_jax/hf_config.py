@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from polyglot_jax.config import NeoxConfig
-
-END_OF_TEXT = "<|endoftext|>"
+from polyglot_jax.tokens import END_OF_TEXT
 
 SAME = {  # NeoxConfig's name: HF's, with the type of both
     "vocab_size": ("vocab_size", int),

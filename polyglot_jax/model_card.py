@@ -9,12 +9,7 @@ from etils import epath
 from polyglot_jax.config import Experiment, NeoxConfig, from_dict
 from polyglot_jax.data.manifest import Manifest, read_manifest
 from polyglot_jax.models.neox import num_params
-
-PII_TOKENS = {  # Polyglot-Ko's masks
-    "<|acc|>": "bank account number",
-    "<|rrn|>": "resident registration number",
-    "<|tel|>": "phone number",
-}
+from polyglot_jax.tokens import PLACEHOLDERS
 
 CITATION = """\
 @misc{ko2023technical,
@@ -126,7 +121,9 @@ def _training(experiment: Experiment | None, metadata: Mapping[str, Any]) -> str
 
 def _personal_information(ids: Mapping[str, int]) -> str:
     known = [
-        (f"`{token}`", str(ids[token]), what) for token, what in PII_TOKENS.items() if token in ids
+        (f"`{token}`", str(ids[token]), what)
+        for token, what in PLACEHOLDERS.items()
+        if token in ids
     ]
     if not known:
         return "The tokenizer has no tokens for masked personal information."

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from etils import epath
 from tokenizers import Tokenizer
 
-from polyglot_jax.data.documents import tokenizer_for_documents
-from polyglot_jax.data.manifest import SEPARATOR
+from polyglot_jax.data.documents import token_table, tokenizer_for_documents
+from polyglot_jax.tokens import END_OF_TEXT
 
 
 @dataclass(frozen=True)
@@ -45,30 +45,8 @@ def make_vocabulary(tokenizer_json: bytes, where: str) -> Vocabulary:
         with `where`.
     """
     tokenizer = tokenizer_for_documents(tokenizer_json, where)
-    alphabet = _byte_alphabet()
-    added = tokenizer.get_added_tokens_decoder()
-    vocab = tokenizer.get_vocab(with_added_tokens=True)
-    table = [b""] * (max(vocab.values()) + 1)
-    for token, i in vocab.items():
-        if i in added:
-            table[i] = token.encode()
-        elif alphabet.keys() >= set(token):
-            table[i] = bytes(alphabet[char] for char in token)
-        else:
-            raise ValueError(f"{where}: token {token!r} is not of a byte-level tokenizer")
-    return Vocabulary(tokenizer, tuple(table), vocab[SEPARATOR])
-
-
-def _byte_alphabet() -> dict[str, int]:
-    """Returns the byte that each character of a byte-level vocabulary stands for.
-
-    GPT-2's table: printable Latin-1 characters are themselves, the other bytes follow from U+0100.
-    """
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1)]
-    printable += range(ord("®"), ord("ÿ") + 1)
-    others = [byte for byte in range(256) if byte not in printable]
-    shifted = {chr(256 + i): byte for i, byte in enumerate(others)}
-    return {chr(byte): byte for byte in printable} | shifted
+    table = token_table(tokenizer, where)
+    return Vocabulary(tokenizer, table, tokenizer.get_vocab()[END_OF_TEXT])
 
 
 class TextStream:

@@ -218,6 +218,7 @@ def test_model_card_lists_the_sources(tmp_path, params, tokenizer_json):
     news = Manifest(
         **{"source": "news", "split": "train", "tokenizer_sha256": "0" * 64, "vocab_size": 303},
         **{"separator_id": 2, "dtype": "uint16", "seed": 0, "shards": (shard,)},
+        held_out_fraction=0.01,
     )
     (tmp_path / "shards" / "train").mkdir(parents=True)
     write_manifest(tmp_path / "shards" / "train", news)

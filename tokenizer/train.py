@@ -23,10 +23,11 @@ from tqdm import tqdm
 
 from polyglot_jax import cli
 from polyglot_jax.corpus import readers
+from polyglot_jax.tokens import END_OF_TEXT, PLACEHOLDERS
 from tokenizer import segment
 
-SPECIALS = ("<pad>", "<eos>", "<|endoftext|>", "<|sep|>")  # ids 0..3
-PII_SPECIALS = ("<|acc|>", "<|tel|>", "<|rrn|>")  # ids vocab_size..vocab_size+2
+SPECIALS = ("<pad>", "<eos>", END_OF_TEXT, "<|sep|>")  # ids 0..3
+PII_SPECIALS = tuple(PLACEHOLDERS)  # ids vocab_size..vocab_size+2
 SMALLEST_VOCABULARY = len(SPECIALS) + 256
 
 

@@ -17,9 +17,9 @@ from absl import flags
 from etils import epath
 
 from polyglot_jax import cli
+from polyglot_jax.corpus import readers
 from polyglot_jax.data import documents, pool, spill
 from polyglot_jax.data.manifest import (
-    SEPARATOR,
     SPLITS,
     Manifest,
     Shard,
@@ -27,7 +27,8 @@ from polyglot_jax.data.manifest import (
     write_atomically,
     write_manifest,
 )
-from polyglot_jax.data.shards import write_token_bytes
+from polyglot_jax.data.shards import open_split, read_token_bytes, write_token_bytes
+from polyglot_jax.tokens import END_OF_TEXT
 
 
 def encode(
@@ -44,7 +45,7 @@ def encode(
     """Writes the source directory `output` (docs/shards.md) from documents.
 
     Args:
-      input_path: directory of Parquet files, or one .parquet, .jsonl or .jsonl.gz file.
+      input_path: directory, file or glob of documents, as `polyglot_jax.corpus.readers` takes it.
       tokenizer: a byte-level `tokenizer.json` with `<|endoftext|>`.
       output: directory to write; what an interrupted run left there is taken up again.
       source: name of the source in mixtures and reports.
@@ -54,8 +55,8 @@ def encode(
       shard_tokens: tokens of a shard, about.
 
     Raises:
-      ValueError: unreadable documents, an unfit tokenizer, an output begun with other settings,
-        or a split that would be empty.
+      ValueError: unreadable documents, an unfit tokenizer, an output begun with other settings
+        or finished and damaged since, or a split that would be empty.
       OSError: files cannot be read or written, or a worker process was killed.
     """
     _check(0 < held_out_fraction < 1, f"held_out_fraction={held_out_fraction}: between 0 and 1")
@@ -63,11 +64,12 @@ def encode(
     _check(shard_tokens > 0, f"shard_tokens={shard_tokens}: must be above 0")
     _check(0 <= seed < 2**64, f"seed={seed}: must fit 64 bits")
     _check(bool(source), "source: must not be empty")
-    files = documents.list_files(input_path)
+    files = readers.find_files(input_path)
     tokenizer_json = epath.Path(tokenizer).read_bytes()
-    separator = documents.tokenizer_for_documents(tokenizer_json, tokenizer).token_to_id(SEPARATOR)
-    assert separator is not None
+    fit = documents.tokenizer_for_documents(tokenizer_json, tokenizer)
+    separator = fit.get_vocab()[END_OF_TEXT]
     token_bytes = documents.token_bytes(tokenizer_json, tokenizer)
+    documents.check_lossless(tokenizer_json, tokenizer)
     tokenizer_sha256 = hashlib.sha256(tokenizer_json).hexdigest()
     settings: dict[str, Any] = {
         "tokenizer_sha256": tokenizer_sha256,
@@ -75,17 +77,18 @@ def encode(
         "held_out_fraction": held_out_fraction,
         "seed": seed,
         "shard_tokens": shard_tokens,
-        "inputs": [[f.name, f.stat().length, int(f.stat().mtime)] for f in files],
+        "files": [file.name for file in files],
     }
     root = epath.Path(output)
     record, work = root / "encode.json", root / "_work"
-    _guard(root, record, settings)
+    _guard(root, record, settings | {"inputs": [spill.version(file) for file in files]})
     if record.exists() and all((root / split / "manifest.json").exists() for split in SPLITS):
+        for split in SPLITS:
+            open_split(root / split)
+        read_token_bytes(root, token_bytes.size)
         _remove(work)
         print(f"{root} is complete: nothing to do")
         return
-    if not record.exists():
-        _remove(work)  # of a run that nothing is known of
 
     job = spill.Job(
         files=tuple(map(str, files)),
@@ -95,24 +98,32 @@ def encode(
         held_out_fraction=held_out_fraction,
         dtype=dtype_for(token_bytes.size),
     )
-    work.mkdir(parents=True, exist_ok=True)
-    write_atomically(record, json.dumps(settings, indent=1, ensure_ascii=False).encode())
+    root.mkdir(parents=True, exist_ok=True)
+    if not record.exists():
+        _write_record(record, settings)  # first: a _work without it is not ours to delete
+    work.mkdir(exist_ok=True)
     with pool.workers(processes, tasks=len(files)) as run:
         run("tokenising", spill.spill_file, [(job, i) for i in range(len(files))])
         counts = [json.loads(job.file_ok(i).read_text()) for i in range(len(files))]
         tokens = {split: sum(count[split] for count in counts) for split in SPLITS}
         if not all(tokens.values()):
-            record.unlink()
             _remove(work)
+            record.unlink()
             raise ValueError(_empty_split(input_path, held_out_fraction, counts))
+        lost = {key: sum(count[key] for count in counts) for key in ("empty", "lossy")}
+        # From here on the inputs must stay as they are: shards mix the runs of all of them.
+        _write_record(record, settings | {"inputs": [c["input"] for c in counts]} | lost)
         num_shards = {s: min(spill.CELLS, math.ceil(n / shard_tokens)) for s, n in tokens.items()}
         tasks = [(job, split, i, n) for split, n in num_shards.items() for i in range(n)]
         run("writing shards", spill.merge_shard, tasks)
 
     write_atomically(root / "tokenizer.json", tokenizer_json)
     write_token_bytes(root, token_bytes)
-    print(f"{sum(count['empty'] for count in counts):,} empty documents passed over")
-    for split, n in num_shards.items():
+    print(f"{lost['empty']:,} empty documents passed over")
+    if lost["lossy"]:
+        print(f"{lost['lossy']:,} documents lost some of their text to the tokenizer")
+    # Training opens train: with its manifest last, no run starts on a source half done.
+    for split, n in reversed(num_shards.items()):
         entries = [json.loads(job.shard_ok(split, i).read_text()) for i in range(n)]
         manifest = Manifest(
             source=source,
@@ -122,6 +133,7 @@ def encode(
             separator_id=separator,
             dtype=job.dtype,
             seed=seed,
+            held_out_fraction=held_out_fraction,
             shards=tuple(Shard(**entry) for entry in entries if entry is not None),
         )
         write_manifest(root / split, manifest)
@@ -130,6 +142,10 @@ def encode(
             f"{manifest.bytes:,} bytes of text, {len(manifest.shards):,} shards"
         )
     _remove(work)
+
+
+def _write_record(record: epath.Path, values: dict[str, Any]) -> None:
+    write_atomically(record, json.dumps(values, indent=1, ensure_ascii=False).encode())
 
 
 def _remove(folder: epath.Path) -> None:
@@ -145,16 +161,18 @@ def _check(condition: bool, message: str) -> None:
 def _guard(root: epath.Path, record: epath.Path, settings: dict[str, Any]) -> None:
     """Raises ValueError unless `root` is new or was begun with the same settings."""
     if not record.exists():
-        _check(
-            not any((root / split).exists() for split in SPLITS),
-            f"{root} holds token shards but no encode.json that says how they were made: "
-            "choose another --output",
-        )
+        for name in (*SPLITS, "_work"):
+            _check(
+                not (root / name).exists(),
+                f"{root} holds {name} but no encode.json that says how it was made: "
+                "choose another --output",
+            )
         return
     try:
         saved = json.loads(record.read_bytes())
     except ValueError:
         saved = {}
+    saved.setdefault("inputs", settings["inputs"])  # a file may change until shards are written
     changed = [key for key, value in settings.items() if saved.get(key) != value]
     _check(
         not changed,
@@ -193,7 +211,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("input", None, "Directory of Parquet files, or one document file.")
+    flags.DEFINE_string("input", None, "Directory, file or glob of documents.")
     flags.DEFINE_string("tokenizer", None, "Byte-level tokenizer.json with <|endoftext|>.")
     flags.DEFINE_string("output", None, "Directory for the token shards of this source.")
     flags.DEFINE_string("source", None, "Name of the source; default: the name of --output.")

@@ -56,7 +56,8 @@ def open_held_out(data: DataConfig, batch_size: int, max_windows: int | None = N
         its size. None takes them all; a larger number extends the choice of a smaller one.
 
     Raises:
-      ValueError: shards are missing or damaged, or the sources' tokenizers differ.
+      ValueError: shards are missing or damaged, or the sources' tokenizers or
+        held-out fractions differ.
     """
     sources = tuple(
         open_split(epath.Path(source.path) / "held_out") for source in data.plan[-1].sources

@@ -16,7 +16,6 @@ from etils import epath
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "held_out")
-SEPARATOR = "<|endoftext|>"  # ends every document
 REMEDY = "delete the directory and run polyglot_jax.data.encode again, or copy it again whole"
 
 
@@ -42,6 +41,7 @@ class Manifest:
     separator_id: int
     dtype: str
     seed: int  # of the order of documents
+    held_out_fraction: float  # share of the texts, chosen by their hash, that is in `held_out`
     shards: tuple[Shard, ...]
 
     @property
@@ -122,6 +122,7 @@ def _fields(cls: Any, values: Any, where: str, besides: tuple[str, ...] = ()) ->
         value, pattern = values[name], _PATTERNS.get(name)
         if (
             (kind is int and (type(value) is not int or value < 0))
+            or (kind is float and (type(value) is not float or not 0 < value < 1))
             or (kind is str and (not isinstance(value, str) or not value))
             or (pattern and not pattern.fullmatch(value))
         ):

@@ -132,9 +132,9 @@ def open_plan(data: DataConfig, batch_size: int) -> Mixture:
     """Opens every source of a validated data plan.
 
     Raises:
-      ValueError: shards are missing or damaged; sources that cannot be mixed (tokenizers differ,
-        equal names, too short for one window); weights without an exact cycle; a source that goes
-        on from an earlier phase with other data or another seed.
+      ValueError: shards are missing or damaged; sources that cannot be mixed (tokenizers or
+        held-out fractions differ, equal names, too short for one window); weights without an exact
+        cycle; a source that goes on from an earlier phase with other data or another seed.
     """
     opened = {
         source.path: open_split(epath.Path(source.path) / "train")
@@ -199,7 +199,7 @@ def num_windows(manifest: Manifest, seq_len: int) -> int:
 
 
 def check_mixable(stores: Sequence[TokenStore]) -> None:
-    """Raises ValueError unless the sources share their tokenizer and its separator."""
+    """Raises ValueError unless the sources share tokenizer, separator and held-out fraction."""
     first = stores[0]
     for store in stores:
         if store.manifest.tokenizer_sha256 != first.manifest.tokenizer_sha256:
@@ -212,6 +212,13 @@ def check_mixable(stores: Sequence[TokenStore]) -> None:
             raise ValueError(
                 f"{store.split_dir} ends documents with id {store.manifest.separator_id}, "
                 f"{first.split_dir} with {first.manifest.separator_id}: encode one of them again"
+            )
+        if store.manifest.held_out_fraction != first.manifest.held_out_fraction:
+            # A text that is in both would be held out of one and trained on in the other.
+            raise ValueError(
+                f"{store.split_dir} holds out {store.manifest.held_out_fraction} of its texts, "
+                f"{first.split_dir} {first.manifest.held_out_fraction}: encode one of them again "
+                "with the other's --held_out_fraction"
             )
 
 

@@ -19,12 +19,14 @@ from etils import epath
 from tokenizers import Tokenizer
 
 from polyglot_jax.data import documents, pool
-from polyglot_jax.data.manifest import SEPARATOR, SPLITS, write_atomically
+from polyglot_jax.data.manifest import SPLITS, write_atomically
 from polyglot_jax.data.shards import little_endian, write_shard
+from polyglot_jax.tokens import END_OF_TEXT
 
 CELLS = 4096  # ranges of the order hash, so also the most shards of a split
 _DOC = np.dtype([("order", "<u8"), ("tokens", "<u8"), ("bytes", "<u8")])
-_RUN_TOKENS = 2**25  # sorted in memory and spilled at a time
+_RUN_TOKENS = 2**25  # sorted in memory and spilled at a time,
+_RUN_DOCUMENTS = 2**18  # and no more than these, however short they are
 _BATCH_BYTES = 2**20  # of text given to the tokenizer at a time
 
 
@@ -43,7 +45,8 @@ class Job:
         return epath.Path(self.output) / "_work" / name
 
     def file_ok(self, i: int) -> epath.Path:
-        """The ok-file of an input file: its runs, tokens by split, empty documents, hash range."""
+        """The ok-file of an input file: its version, runs, tokens by split and hash
+        range, and how many documents were empty or lost text to the tokenizer."""
         return self.path(f"file-{i:05d}.json")
 
     def shard_ok(self, split: str, i: int) -> epath.Path:
@@ -51,9 +54,16 @@ class Job:
         return self.path(f"{split}-{i:05d}.json")
 
 
+def version(file: epath.PathLike) -> list[str | int]:
+    """Returns what changes with an input file: its name, bytes, and time of writing."""
+    stat = epath.Path(file).stat()
+    return [epath.Path(file).name, stat.length, int(stat.mtime)]
+
+
 @functools.cache
-def _tokenizer(path: str) -> Tokenizer:
-    return documents.tokenizer_for_documents(epath.Path(path).read_bytes(), where=path)
+def _tokenizer(path: str) -> tuple[Tokenizer, tuple[bytes, ...]]:
+    tokenizer = documents.tokenizer_for_documents(epath.Path(path).read_bytes(), where=path)
+    return tokenizer, documents.token_table(tokenizer, where=path)
 
 
 @dataclass(frozen=True)
@@ -67,9 +77,12 @@ class _Doc:
 
 def spill_file(job: Job, i: int) -> None:
     """Tokenises input file `i` into runs. Raises ValueError as `documents.read_texts` does."""
+    ok: dict[str, Any] = {"input": version(job.files[i]), "runs": 0, "empty": 0, "lossy": 0}
+    ok |= {"lowest": 1.0, "highest": 0.0}
     if job.file_ok(i).exists():
-        return
-    ok: dict[str, Any] = {"runs": 0, "empty": 0, "lowest": 1.0, "highest": 0.0}
+        if json.loads(job.file_ok(i).read_text())["input"] == ok["input"]:
+            return
+        job.file_ok(i).unlink()  # its runs are about to be written over
     ok |= dict.fromkeys(SPLITS, 0)
 
     def spill(docs: list[_Doc]) -> None:
@@ -82,7 +95,8 @@ def spill_file(job: Job, i: int) -> None:
     run: list[_Doc] = []
     run_tokens = 0
     for texts in _batches(documents.read_texts(epath.Path(job.files[i]))):
-        docs = _tokenise(job, texts)
+        docs, lossy = _tokenise(job, texts)
+        ok["lossy"] += lossy
         pool.count(len(texts))
         ok["empty"] += len(texts) - len(docs)
         for doc in docs:
@@ -91,7 +105,7 @@ def spill_file(job: Job, i: int) -> None:
             ok["highest"] = max(ok["highest"], doc.share)
         run += docs
         run_tokens += sum(doc.ids.size for doc in docs)
-        if run_tokens >= _RUN_TOKENS:
+        if run_tokens >= _RUN_TOKENS or len(run) >= _RUN_DOCUMENTS:
             spill(run)
             run, run_tokens = [], 0
     spill(run)
@@ -103,22 +117,24 @@ def _batches(texts: Iterator[bytes]) -> Iterator[list[bytes]]:
     size = 0
     for text in texts:
         batch.append(text)
-        size += len(text)
+        size += len(text) + 1  # empty texts must not pile up either
         if size >= _BATCH_BYTES:
             yield batch
             batch, size = [], 0
     yield batch
 
 
-def _tokenise(job: Job, texts: list[bytes]) -> list[_Doc]:
-    """Returns the documents of a batch that are not empty, in order."""
-    tokenizer = _tokenizer(job.tokenizer)
-    separator = tokenizer.token_to_id(SEPARATOR)
+def _tokenise(job: Job, texts: list[bytes]) -> tuple[list[_Doc], int]:
+    """Returns the documents of a batch that are not empty, and how many texts lost something."""
+    tokenizer, table = _tokenizer(job.tokenizer)
+    separator = tokenizer.token_to_id(END_OF_TEXT)
     encodings = tokenizer.encode_batch_fast(
         [text.decode() for text in texts], add_special_tokens=False
     )
     docs = []
+    lossy = 0
     for text, encoding in zip(texts, encodings, strict=True):
+        lossy += b"".join([table[i] for i in encoding.ids]) != text
         if not encoding.ids:
             continue
         key = hashlib.blake2b(text, digest_size=16).digest()
@@ -134,7 +150,7 @@ def _tokenise(job: Job, texts: list[bytes]) -> list[_Doc]:
                 num_bytes=len(text),
             )
         )
-    return docs
+    return docs, lossy
 
 
 def _write_run(job: Job, name: str, docs: list[_Doc]) -> None:

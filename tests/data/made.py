@@ -46,6 +46,7 @@ def write_source(root: Path, name: str, **changes: object) -> SourceConfig:
             separator_id=0,
             dtype="uint16",
             seed=7,
+            held_out_fraction=0.1,
             shards=tuple(shards),
         )
         write_manifest(root / name / split, replace(manifest, **changes))  # type: ignore[arg-type]

@@ -14,8 +14,9 @@ import psutil
 import pytest
 from tokenizers import Tokenizer
 
-from polyglot_jax.data import documents, spill
-from polyglot_jax.data.manifest import read_manifest
+from polyglot_jax.corpus import readers
+from polyglot_jax.data import spill
+from polyglot_jax.data.manifest import Manifest, read_manifest, write_manifest
 from polyglot_jax.data.shards import open_split, read_token_bytes, verify
 from tests.data.made import SPECIAL, TEXTS, run, write_parquet, write_tokenizer
 
@@ -92,7 +93,7 @@ def test_small_runs_merge_to_the_same_bytes(
 ) -> None:
     def spill_and_merge(output: Path) -> dict[str, bytes]:
         job = spill.Job(
-            files=tuple(str(file) for file in documents.list_files(corpus)),
+            files=tuple(str(file) for file in readers.find_files(str(corpus))),
             tokenizer=str(tokenizer),
             output=str(output),
             seed=3,
@@ -111,6 +112,17 @@ def test_small_runs_merge_to_the_same_bytes(
     monkeypatch.setattr(spill, "_BATCH_BYTES", 300)
     assert spill_and_merge(tmp_path / "runs") == whole
     assert len(list((tmp_path / "runs" / "_work").glob("00000-*-train.docs"))) > 5
+    monkeypatch.setattr(spill, "_RUN_TOKENS", 2**25)
+    monkeypatch.setattr(spill, "_RUN_DOCUMENTS", 10)
+    assert spill_and_merge(tmp_path / "short") == whole
+    assert len(list((tmp_path / "short" / "_work").glob("00000-*-train.docs"))) > 5
+
+
+def overwrite_in_place(file: Path, values: bytes) -> None:
+    """Changes a file's bytes, and nothing that the encoder knows a file by."""
+    stat = file.stat()
+    file.write_bytes(values)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 @pytest.mark.parametrize("moment", ["file-0000?.json", "train-0000?.json"])
@@ -132,9 +144,16 @@ def test_killed_and_run_again_ends_in_the_same_bytes(
     process.wait()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not alive
-    finished = {path.name: path.stat().st_mtime_ns for path in output.glob("_work/file-*.json")}
-    assert finished
+    files = sorted(corpus.glob("*.parquet"))
+    whole = {}
+    for ok in output.glob("_work/file-*.json"):
+        file = files[int(ok.stem.removeprefix("file-"))]
+        whole[file] = file.read_bytes()
+        overwrite_in_place(file, b"x" * len(whole[file]))  # reading it again would fail
+    assert whole
     subprocess.run(command, cwd=REPO, check=True, stdout=subprocess.DEVNULL)
+    for file, values in whole.items():
+        overwrite_in_place(file, values)
     run(corpus, tokenizer, tmp_path / "whole")
     assert tree(output) == tree(tmp_path / "whole")
 
@@ -170,7 +189,7 @@ def test_other_settings_or_inputs_are_refused(
     with pytest.raises(ValueError, match="tokenizer_sha256 changed"):
         run(corpus, tmp_path / "other.json", output)
     write_parquet(corpus / "d.parquet", ["more"])
-    with pytest.raises(ValueError, match="inputs changed"):
+    with pytest.raises(ValueError, match="files, inputs changed"):
         run(corpus, tokenizer, output)
     (output / "encode.json").write_text('{"se')
     with pytest.raises(ValueError, match="other settings"):
@@ -180,6 +199,85 @@ def test_other_settings_or_inputs_are_refused(
         run(corpus, tokenizer, output)
     before.pop("encode.json")
     assert tree(output) == before
+
+
+def test_a_kill_between_the_manifests_leaves_nothing_to_train_on(
+    corpus: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "shards"
+
+    def write_one(split_dir: Path, manifest: Manifest) -> None:
+        write_manifest(split_dir, manifest)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("polyglot_jax.data.encode.write_manifest", write_one)
+        with pytest.raises(KeyboardInterrupt):
+            run(corpus, tokenizer, output)
+    open_split(output / "held_out")
+    with pytest.raises(ValueError, match=r"train/manifest\.json is missing"):
+        open_split(output / "train")
+    run(corpus, tokenizer, output)
+    verify(output)
+
+
+@pytest.mark.parametrize("lost", ["train/shard-00001/tokens", "token_bytes"])
+def test_damage_of_a_complete_output_is_said(
+    corpus: Path, tokenizer: Path, tmp_path: Path, lost: str
+) -> None:
+    run(corpus, tokenizer, tmp_path / "shards")
+    (tmp_path / "shards" / lost / "c" / "0").unlink()
+    with pytest.raises(ValueError, match=f"{lost}/c/0 is missing; delete the directory"):
+        run(corpus, tokenizer, tmp_path / "shards")
+
+
+def test_a_foreign_work_folder_is_left_alone(corpus: Path, tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "shards" / "_work").mkdir(parents=True)
+    (tmp_path / "shards" / "_work" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"holds _work but no encode\.json"):
+        run(corpus, tokenizer, tmp_path / "shards")
+    assert tree(tmp_path / "shards") == {"_work/thesis.txt": b"mine"}
+
+
+def test_a_mended_file_is_read_again_and_no_other(tokenizer: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    rows = [json.dumps({"text": text}) + "\n" for text in TEXTS]
+    for name, part in zip("abc", (rows[:90], rows[90:150], rows[150:]), strict=True):
+        (folder / f"{name}.jsonl").write_text("".join(part))
+    good = (folder / "c.jsonl").read_bytes()
+    (folder / "c.jsonl").write_text("{")
+    with pytest.raises(ValueError, match=r"c\.jsonl, line 1"):
+        run(folder, tokenizer, tmp_path / "mended")
+    assert (tmp_path / "mended" / "_work" / "file-00000.json").exists()
+    (folder / "c.jsonl").write_bytes(good)
+    (folder / "b.jsonl").write_text("".join(rows[90:140]))  # done, and shorter now
+    a = (folder / "a.jsonl").read_bytes()
+    overwrite_in_place(folder / "a.jsonl", b"x" * len(a))
+    run(folder, tokenizer, tmp_path / "mended")
+    overwrite_in_place(folder / "a.jsonl", a)
+    run(folder, tokenizer, tmp_path / "whole")
+    assert tree(tmp_path / "mended") == tree(tmp_path / "whole")
+    os.utime(folder / "b.jsonl", (1, 1))
+    with pytest.raises(ValueError, match=r"\(inputs changed\)"):
+        run(folder, tokenizer, tmp_path / "whole")
+
+
+def test_documents_that_lose_text_are_counted(
+    tokenizer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = json.loads(tokenizer.read_bytes())
+    split = {"type": "Split", "pattern": {"String": "\u0cf1"}, "behavior": "Removed"}
+    values["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [split | {"invert": False}, values["pre_tokenizer"]],
+    }
+    tokenizer.write_text(json.dumps(values))
+    write_parquet(tmp_path / "a.parquet", [*TEXTS, "가\u0cf1나", "\u0cf1"])
+    run(tmp_path / "a.parquet", tokenizer, tmp_path / "out")
+    assert "2 documents lost some of their text to the tokenizer" in capsys.readouterr().out
+    record = json.loads((tmp_path / "out" / "encode.json").read_text())
+    assert (record["lossy"], record["empty"]) == (2, 1)
 
 
 def test_empty_split_names_a_fraction_that_works(tokenizer: Path, tmp_path: Path) -> None:
@@ -197,10 +295,12 @@ def test_empty_split_names_a_fraction_that_works(tokenizer: Path, tmp_path: Path
 
 
 def test_program_errors_are_one_line(tokenizer: Path, tmp_path: Path) -> None:
-    for flags in (
-        [f"--input={tmp_path}/none", f"--tokenizer={tokenizer}", f"--output={tmp_path}/out"],
-        [f"--input={tmp_path}", f"--tokenizer={tmp_path}/none", f"--output={tmp_path}/out"],
-        [f"--input={tmp_path}"],
+    write_parquet(tmp_path / "a.parquet", TEXTS)
+    output = f"--output={tmp_path}/out"
+    for flags, message in (
+        ([f"--input={tmp_path}/no", f"--tokenizer={tokenizer}", output], "no: no file matches"),
+        ([f"--input={tmp_path}", f"--tokenizer={tmp_path}/none", output], f"{tmp_path}/none"),
+        ([f"--input={tmp_path}"], "--tokenizer"),
     ):
         done = subprocess.run(
             [sys.executable, "-m", "polyglot_jax.data.encode", *flags],
@@ -211,6 +311,7 @@ def test_program_errors_are_one_line(tokenizer: Path, tmp_path: Path) -> None:
         )
         assert done.returncode != 0
         assert done.stderr.count("\n") == 1
+        assert message in done.stderr
         assert not (tmp_path / "out").exists()
 
 

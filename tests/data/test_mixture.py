@@ -260,6 +260,7 @@ def test_skipped_batches_are_never_trained_on(sources: dict[str, SourceConfig]) 
         ({"tokenizer_sha256": "0" * 64}, "different tokenizers"),
         ({"separator_id": 5}, "ends documents with id 5"),
         ({"source": "ko"}, "same name"),
+        ({"held_out_fraction": 0.2}, r"law/train holds out 0\.2 .*ko/train 0\.1: .*--held_out_f"),
     ],
 )
 def test_sources_that_do_not_fit_are_refused(

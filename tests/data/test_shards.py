@@ -57,6 +57,7 @@ def write_source(root: Path, shard_sizes: list[list[int]], vocab_size: int = 300
                 separator_id=SEPARATOR,
                 dtype=dtype_for(vocab_size),
                 seed=7,
+                held_out_fraction=0.1,
                 shards=tuple(shards),
             ),
         )
@@ -115,6 +116,8 @@ def test_manifest_round_trips_and_fingerprints(source: Path) -> None:
         ({"extra": 1}, "expected the keys"),
         ({"seed": None}, "seed=None"),
         ({"seed": True}, "seed=True"),
+        ({"held_out_fraction": 1}, "held_out_fraction=1 is not allowed"),
+        ({"held_out_fraction": 1.5}, "held_out_fraction=1.5"),
         ({"tokens": 51}, "totals"),
         ({"dtype": "uint32"}, "dtype 'uint32'"),
         ({"separator_id": 300}, "separator_id"),
