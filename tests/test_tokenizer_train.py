@@ -4,6 +4,7 @@ import builtins
 import gzip
 import itertools
 import json
+import os
 import subprocess
 import sys
 import unicodedata
@@ -226,7 +227,6 @@ def test_errors_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
     output = tmp_path / "new" / "tokenizer.json"
     for source, target, size, message in [
         (corpus, output, 259, "--vocab_size=259: must be at least 260"),
-        (corpus, output, 30_000, "give more text or --vocab_size="),
         (tmp_path / "empty.jsonl", output, 300, "empty.jsonl holds no text"),
         (tmp_path / "bad.jsonl", output, 300, "bad.jsonl:2: invalid UTF-8"),
         (tmp_path / "none.jsonl", output, 300, "no file matches"),
@@ -240,6 +240,39 @@ def test_errors_are_one_line_and_leave_nothing(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_a_small_corpus_yields_a_smaller_tokenizer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = tmp_path / "documents.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in KOREAN))
+    training.write(str(corpus), tmp_path / "tokenizer.json", 30_000)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    reached = tokenizer.get_vocab_size()
+    assert f"the text yields only {reached} ids" in capsys.readouterr().out
+    assert [tokenizer.token_to_id(t) for t in training.PII_SPECIALS] == [*range(reached)][-3:]
+    meta = json.loads((tmp_path / "tokenizer.meta.json").read_text())
+    assert meta["vocab_size"] == reached - 3
+
+
+def test_a_pair_that_failed_half_way_is_no_tokenizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = tmp_path / "in" / "documents.jsonl"
+    corpus.parent.mkdir()
+    corpus.write_text(json.dumps({"text": KOREAN[0]}) + "\n")
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if target.name == "tokenizer.json":
+            raise OSError("disk full")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        training.write(str(corpus), tmp_path / "tokenizer.json", 300)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["in", "tokenizer.meta.json"]
 
 
 def test_without_mecab_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,1 +1,1 @@
-"""Morpheme-aware byte-level BPE: training and measurement."""
+"""Morpheme-aware byte-level BPE: training."""

@@ -42,19 +42,30 @@ def write(documents: str, output: Path, vocab_size: int, *, processes: int = 1) 
         raise ValueError(f"--output={output} is a directory; name the tokenizer.json to write")
     output.parent.mkdir(parents=True, exist_ok=True)
     corpus = Corpus(readers.documents(documents), name=documents)
-    # Opened first: a place that cannot be written to is found before the work, not after it.
-    temporary = output.with_name(f".{output.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        try:
-            tokenizer = train(corpus, vocab_size, processes=processes)
-            file.write(tokenizer.to_str(pretty=True))
-        except BaseException:
-            temporary.unlink()
-            raise
-    meta = json.dumps(metadata(corpus, tokenizer), indent=2) + "\n"
-    output.with_suffix(".meta.json").write_text(meta, encoding="utf-8")
-    os.replace(temporary, output)
-    print(f"{output}: {tokenizer.get_vocab_size()} ids from {corpus.documents} documents")
+    meta = output.with_suffix(".meta.json")
+    temporaries = [path.with_name(f".{path.name}.tmp") for path in (meta, output)]
+    try:
+        # First: a place that cannot be written to is found before the work, not after it.
+        for temporary in temporaries:
+            temporary.touch()
+        tokenizer = train(corpus, vocab_size, processes=processes)
+        described = json.dumps(metadata(corpus, tokenizer), indent=2) + "\n"
+        for temporary, text in zip(
+            temporaries, (described, tokenizer.to_str(pretty=True)), strict=True
+        ):
+            temporary.write_text(text, encoding="utf-8")
+        for temporary, path in zip(temporaries, (meta, output), strict=True):
+            os.replace(temporary, path)  # the tokenizer last: it makes the pair whole
+    finally:
+        for temporary in temporaries:
+            temporary.unlink(missing_ok=True)
+    reached = tokenizer.get_vocab_size()
+    if reached < vocab_size + len(PII_SPECIALS):
+        print(
+            f"the text yields only {reached} ids, not --vocab_size={vocab_size} and "
+            f"{len(PII_SPECIALS)} more: the tokenizer is smaller"
+        )
+    print(f"{output}: {reached} ids from {corpus.documents} documents")
 
 
 class Corpus:
@@ -85,11 +96,11 @@ class Corpus:
 def train(texts: Iterable[str], vocab_size: int, *, processes: int = 1) -> Tokenizer:
     """Returns the inference tokenizer: `vocab_size` ids and the three PII tokens.
 
+    Fewer ids where the texts yield no more merges: a model may have more rows than its tokenizer.
     The same texts give the same tokenizer for any number of processes.
 
     Raises:
-      ValueError: vocab_size has no room for the bytes, or the texts are too few for so many merges;
-        MeCab is not installed.
+      ValueError: vocab_size has no room for the bytes; MeCab is not installed.
     """
     if vocab_size < SMALLEST_VOCABULARY:
         raise ValueError(
@@ -109,11 +120,6 @@ def train(texts: Iterable[str], vocab_size: int, *, processes: int = 1) -> Token
         show_progress=False,
     )
     tokenizer.train_from_iterator(segment.marked_all(texts, processes), trainer)
-    reached = tokenizer.get_vocab_size()
-    if reached < vocab_size:
-        raise ValueError(
-            f"the text yields only {reached} ids: give more text or --vocab_size={reached} at most"
-        )
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in PII_SPECIALS])
     tokenizer.pre_tokenizer = _byte_level()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
@@ -146,11 +152,13 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string(
-        "input", None, "Directory of Parquet documents, or a Parquet or JSONL file."
+        "input", None, "Directory, file or glob of clean documents (Parquet, JSONL, text)."
     )
     flags.DEFINE_string("output", None, "The tokenizer.json to write.")
     flags.DEFINE_integer(
-        "vocab_size", 30_000, "Ids of specials, bytes and merges; three PII tokens come on top."
+        "vocab_size",
+        30_000,
+        "Most ids of specials, bytes and merges; three PII tokens come on top.",
     )
     flags.DEFINE_integer(
         "processes", os.cpu_count(), "Processes that find morphemes.", lower_bound=1

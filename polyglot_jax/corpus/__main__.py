@@ -2,8 +2,9 @@
 
     python -m polyglot_jax.corpus --input='raw/*.jsonl.gz' --input=wiki.parquet --output=documents
 
-Reads JSONL and Parquet with a `text` field and plain text files (one document each). Documents
-whose id or file name ends in .md or .mdx are cleaned as Markdown.
+Reads JSONL and Parquet with a `text` field, plain text (.txt: a document per block of lines between
+blank lines) and Markdown (.md, .mdx: a document per file); .gz of all but Parquet. Documents whose
+id, or else file name, ends in .md or .mdx are cleaned as Markdown.
 """
 
 from absl import flags
@@ -24,10 +25,18 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_multi_string("input", None, "Glob, file or directory; may be repeated.")
+    flags.DEFINE_multi_string(
+        "input",
+        None,
+        "Glob, file or directory; may be repeated. JSONL or Parquet with a text field; .txt, a "
+        "document per block between blank lines; .md, a document per file.",
+    )
     flags.DEFINE_string("output", None, "Directory of Parquet documents to make.")
     flags.DEFINE_string(
-        "source", None, "Source of documents that name none (default: the name of their file)."
+        "source",
+        None,
+        "Source of documents that name none (default: the name of their file; of text files, of "
+        "their folder).",
     )
     flags.DEFINE_integer("min_chars", 50, "Drop shorter documents.", lower_bound=1)
     flags.mark_flags_as_required(["input", "output"])

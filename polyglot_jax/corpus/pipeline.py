@@ -1,10 +1,9 @@
 """Raw files to a directory of clean, distinct documents: `part-*.parquet` and `report.json`.
 
-Two passes. The first reads, cleans and drops exact duplicates, and counts in how many documents of
-a source each line stands; the second drops the lines that stand in many (all but their first
-occurrence) and the documents that are then too short. Everything is written into a directory
-beside the output that takes its name when complete, so an output is whole or absent; the same
-inputs give the same bytes.
+Two passes. The first reads and cleans, and counts in how many documents of a source each line
+stands; the second drops the lines that stand in many (all but their first occurrence). Each drops
+short documents and exact duplicates. Everything is written into a directory beside the output that
+takes its name when complete, so an output is whole or absent; the same inputs give the same bytes.
 """
 
 import hashlib
@@ -16,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
@@ -25,10 +25,22 @@ from polyglot_jax.corpus import readers
 from polyglot_jax.corpus.rules import RULES, boilerplate_key, clean, collapse_empty_lines
 
 PART_BYTES = 64 << 20  # of UTF-8 text in one Parquet file
+BOILERPLATE = "boilerplate"  # its name among those of the rules
 BOILERPLATE_DOCUMENTS = 10  # a line in more distinct documents of a source than this ...
 BOILERPLATE_SHARE = 1e-3  # ... and than this share of them is boilerplate
+# Lines are counted by hash in a fixed 256 MB, of which a small corpus touches little. Two lines in
+# one slot are counted as one, which matters only near 10^7 distinct lines in sources so small that
+# BOILERPLATE_DOCUMENTS decides: the share of a large source outgrows the slots' mean load.
+LINE_SLOTS = 1 << 27
+MOST_COUNTED = np.iinfo(np.uint16).max
 SCHEMA = pa.schema(
-    [("text", pa.string()), ("source", pa.string()), ("id", pa.string()), ("num_chars", pa.int64())]
+    [
+        ("text", pa.string()),
+        ("source", pa.string()),
+        ("id", pa.string()),
+        ("num_chars", pa.int64()),
+        ("rules", pa.list_(pa.string())),  # names of those that changed the text
+    ]
 )
 
 
@@ -40,7 +52,8 @@ def run(
     Args:
       inputs: globs, files or directories; their order decides which of two equal documents stays.
       output: directory to make. One that holds the result of the same inputs is left as it is.
-      source: source of the documents that name none themselves; None takes their file's name.
+      source: source of the documents that name none themselves; None takes the name of their file
+        or, of text files, of the folder that they are in.
       min_chars: shorter documents are dropped.
 
     Raises:
@@ -49,9 +62,15 @@ def run(
     """
     files = list(dict.fromkeys(f for pattern in inputs for f in readers.find_files(pattern)))
     out = epath.Path(output)
-    ids = _short_names(files)
-    report: dict[str, Any] = {"format": 1, "source": source, "min_chars": min_chars}
-    report["inputs"] = [{"file": ids[str(f)], "sha256": _sha256(f)} for f in files]
+    names = {
+        file: (name, source or _source_of(file))
+        for file, name in zip(map(str, files), _short_names(files), strict=True)
+    }
+    report: dict[str, Any] = {"format": 2, "min_chars": min_chars}
+    report["inputs"] = [
+        dict(zip(("file", "source", "sha256"), (*names[str(f)], _sha256(f)), strict=True))
+        for f in files
+    ]
     code = [Path(__file__).parent / f"{name}.py" for name in ("readers", "rules", "markdown")]
     code_hash = hashlib.sha256(b"".join(f.read_bytes() for f in [*code, Path(__file__)]))
     fingerprint = hashlib.sha256((json.dumps(report) + code_hash.hexdigest()).encode()).hexdigest()
@@ -64,29 +83,31 @@ def run(
     work.mkdir(parents=True)
     counts: Counter[str] = Counter()
     changed: Counter[str] = Counter()
-    lines: Counter[tuple[str, bytes]] = Counter()
+    line_counts = np.zeros(LINE_SLOTS, np.uint16)
     per_source: Counter[str] = Counter()
     with (
         (work / "cleaned.jsonl").open("w", encoding="utf-8") as spool,
         (work / "rejects.jsonl").open("w", encoding="utf-8") as rejects,
     ):
-        for row in _distinct(_read(files, rejects, counts), source, ids, counts, changed):
+        cleaned = _clean(_read(files, rejects, counts), names, changed)
+        for row in _distinct(_long_enough(cleaned, min_chars, counts), counts):
             per_source[row["source"]] += 1
-            keys = {_line_hash(line) for line in row["text"].split("\n")}
-            lines.update((row["source"], key) for key in keys if key)
+            slots = [slot for _, slot in _lines(row) if slot is not None]
+            line_counts[slots] = np.minimum(line_counts[slots], MOST_COUNTED - 1) + 1
             spool.write(json.dumps(row, ensure_ascii=False) + "\n")
     if not counts["read"]:
         first = (work / "rejects.jsonl").read_text(encoding="utf-8").split("\n")[0]
         reason = f"; the first reject: {first}" if first else ""
         work.rmtree()
         raise ValueError(f"no document in {', '.join(str(f) for f in files[:3])}{reason}")
-    many = {
-        name: max(BOILERPLATE_DOCUMENTS, BOILERPLATE_SHARE * n) for name, n in per_source.items()
+    limits = {
+        name: min(MOST_COUNTED - 1, max(BOILERPLATE_DOCUMENTS, BOILERPLATE_SHARE * n))
+        for name, n in per_source.items()
     }
-    boilerplate = {key for key, n in lines.items() if n > many[key[0]]}
     with (work / "cleaned.jsonl").open("r", encoding="utf-8") as spool:
-        rows = _without(boilerplate, (json.loads(line) for line in spool), counts)
-        report["parts"] = _write_parts(work, _long_enough(rows, min_chars, counts), counts)
+        rows = _without_boilerplate(map(json.loads, spool), line_counts, limits, counts, changed)
+        rows = _distinct(_long_enough(rows, min_chars, counts), counts)
+        report["parts"] = _write_parts(work, rows, counts)
     (work / "cleaned.jsonl").unlink()
     if not counts["written"]:
         work.rmtree()
@@ -94,9 +115,10 @@ def run(
             f"no document is left of {counts['read']}: {counts['short']} are shorter than "
             f"{min_chars} characters (--min_chars)"
         )
-    names = "read rejected duplicates boilerplate_lines short written chars_read chars_written"
-    report["counts"] = {name: counts[name] for name in names.split()}
-    report["documents_changed_by"] = {name: changed[name] for name, _ in RULES}
+    counted = "read rejected duplicates boilerplate_lines short written chars_read chars_written"
+    report["counts"] = {name: counts[name] for name in counted.split()}
+    rules = [*(name for name, _ in RULES), BOILERPLATE]
+    report["documents_changed_by"] = {name: changed[name] for name in rules}
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     (work / "report.json").write_text(text, encoding="utf-8")
     work.rename(out)
@@ -106,13 +128,17 @@ def run(
 def _finished(out: epath.Path, fingerprint: str) -> dict[str, Any] | None:
     """Returns the report of a complete equal run; refuses a directory that holds anything else."""
     if (out / "report.json").exists():
-        report = json.loads((out / "report.json").read_text(encoding="utf-8"))
-        if report.get("fingerprint") == fingerprint:
-            return report
-        raise ValueError(
-            f"{out} holds documents of other inputs, options or rules; remove it or choose another "
-            "--output"
-        )
+        report = _read_report(out / "report.json")
+        if report.get("fingerprint") != fingerprint:
+            raise ValueError(
+                f"{out} holds documents of other inputs, options or rules; remove it or choose "
+                "another --output"
+            )
+        for part in report["parts"]:
+            path = out / part["file"]
+            if not path.exists() or path.stat().length != part["file_bytes"]:
+                raise ValueError(f"{path} is not as it was written; remove {out} and run again")
+        return report
     if out.exists():
         if not out.is_dir() or any(out.iterdir()):
             raise ValueError(
@@ -120,6 +146,16 @@ def _finished(out: epath.Path, fingerprint: str) -> dict[str, Any] | None:
             )
         out.rmdir()
     return None
+
+
+def _read_report(path: epath.Path) -> dict[str, Any]:
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        report = None
+    if not isinstance(report, dict):
+        raise ValueError(f"{path} is no report of this program; choose another --output")
+    return report
 
 
 def _read(
@@ -136,28 +172,44 @@ def _read(
                 yield item
 
 
-def _distinct(
+def _clean(
     documents: Iterable[readers.Document],
-    source: str | None,
-    ids: dict[str, str],
-    counts: Counter[str],
+    names: dict[str, tuple[str, str]],
     changed: Counter[str],
-) -> Iterator[dict[str, str]]:
-    """Cleans the documents and yields the first of each set of equal ones."""
-    seen: set[bytes] = set()
+) -> Iterator[dict[str, Any]]:
     for document in documents:
-        file = ids[document.file]
-        row_id = document.id or f"{file}:{document.row}"
-        is_markdown = row_id.endswith((".md", ".mdx", ".md.gz"))
-        text, rules = clean(document.text, markdown=is_markdown)
+        file, source = names[document.file]
+        name = document.id or file
+        text, rules = clean(document.text, markdown=name.endswith(readers.MARKDOWN))
         changed.update(rules)
-        key = text_hash(text)
+        yield {
+            "text": text,
+            "source": document.source or source,
+            "id": document.id or f"{file}:{document.row}",
+            "rules": rules,
+        }
+
+
+def _long_enough(
+    rows: Iterable[dict[str, Any]], min_chars: int, counts: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        if len(row["text"]) >= min_chars:
+            yield row
+        else:
+            counts["short"] += 1
+
+
+def _distinct(rows: Iterable[dict[str, Any]], counts: Counter[str]) -> Iterator[dict[str, Any]]:
+    """Yields the first of each set of equal documents."""
+    seen: set[bytes] = set()
+    for row in rows:
+        key = text_hash(row["text"])
         if key in seen:
             counts["duplicates"] += 1
-            continue
-        seen.add(key)
-        name = document.source or source or file.rsplit("/", 1)[-1].split(".")[0]
-        yield {"text": text, "source": name, "id": row_id}
+        else:
+            seen.add(key)
+            yield row
 
 
 def text_hash(text: str) -> bytes:
@@ -166,40 +218,45 @@ def text_hash(text: str) -> bytes:
     return hashlib.blake2b(normal.encode(), digest_size=16).digest()
 
 
-def _line_hash(line: str) -> bytes | None:
-    key = boilerplate_key(line)
-    return None if key is None else hashlib.blake2b(key.encode(), digest_size=8).digest()
-
-
-def _without(
-    boilerplate: set[tuple[str, bytes]], rows: Iterable[dict[str, str]], counts: Counter[str]
-) -> Iterator[dict[str, str]]:
-    seen: set[tuple[str, bytes]] = set()
-    for row in rows:
-        kept = []
-        for line in row["text"].split("\n"):
-            key = _line_hash(line)
-            if key is not None and (row["source"], key) in boilerplate:
-                if (row["source"], key) in seen:
-                    counts["boilerplate_lines"] += 1
-                    continue
-                seen.add((row["source"], key))
-            kept.append(line)
-        yield {**row, "text": collapse_empty_lines("\n".join(kept))}
-
-
-def _long_enough(
-    rows: Iterable[dict[str, str]], min_chars: int, counts: Counter[str]
-) -> Iterator[dict[str, str]]:
-    for row in rows:
-        if len(row["text"]) >= min_chars:
-            yield row
+def _lines(row: dict[str, Any]) -> Iterator[tuple[str, int | None]]:
+    """Yields the lines of a document with the slots they are counted in, None if in none."""
+    for line in row["text"].split("\n"):
+        key = boilerplate_key(line)
+        if key is None:
+            yield line, None
         else:
-            counts["short"] += 1
+            data = f"{row['source']}\n{key}".encode()
+            digest = hashlib.blake2b(data, digest_size=8).digest()
+            yield line, int.from_bytes(digest, "little") % LINE_SLOTS
+
+
+def _without_boilerplate(
+    rows: Iterable[dict[str, Any]],
+    line_counts: np.ndarray,
+    limits: dict[str, float],
+    counts: Counter[str],
+    changed: Counter[str],
+) -> Iterator[dict[str, Any]]:
+    seen: set[int] = set()
+    for row in rows:
+        kept, dropped = [], 0
+        for line, slot in _lines(row):
+            if slot is not None and line_counts[slot] > limits[row["source"]]:
+                if slot in seen:
+                    dropped += 1
+                    continue
+                seen.add(slot)
+            kept.append(line)
+        if dropped:
+            counts["boilerplate_lines"] += dropped
+            changed[BOILERPLATE] += 1
+            row["text"] = collapse_empty_lines("\n".join(kept))
+            row["rules"].append(BOILERPLATE)
+        yield row
 
 
 def _write_parts(
-    work: epath.Path, rows: Iterable[dict[str, str]], counts: Counter[str]
+    work: epath.Path, rows: Iterable[dict[str, Any]], counts: Counter[str]
 ) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     batch: list[dict[str, Any]] = []
@@ -209,7 +266,10 @@ def _write_parts(
         name = f"part-{len(parts):05d}.parquet"
         with (work / name).open("wb") as file:
             pq.write_table(pa.Table.from_pylist(batch, SCHEMA), file, compression="zstd")
-        parts.append({"file": name, "documents": len(batch), "bytes": size})
+            written = file.tell()
+        parts.append(
+            {"file": name, "documents": len(batch), "text_bytes": size, "file_bytes": written}
+        )
 
     for row in rows:
         batch.append({**row, "num_chars": len(row["text"])})
@@ -224,13 +284,21 @@ def _write_parts(
     return parts
 
 
-def _short_names(files: list[epath.Path]) -> dict[str, str]:
-    """Maps each path to its part below the folder that all share, so that ids name no machine."""
+def _short_names(files: list[epath.Path]) -> list[str]:
+    """Returns of each path the part below the folder that all share: ids must name no machine."""
     parents = [file.parent.parts for file in files]
     depth = 0
     while all(len(p) > depth and p[depth] == parents[0][depth] for p in parents):
         depth += 1
-    return {str(file): "/".join(file.parts[depth:]) for file in files}
+    return ["/".join(file.parts[depth:]) for file in files]
+
+
+def _source_of(file: str) -> str:
+    path = epath.Path(file)
+    if path.name.endswith(readers.KINDS["text"]):
+        # One text file is one document or a few: only a folder of them can have boilerplate.
+        return path.resolve().parent.name
+    return path.name.split(".")[0]
 
 
 def _sha256(path: epath.Path) -> str:

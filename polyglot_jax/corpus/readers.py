@@ -1,5 +1,6 @@
 """Reads documents from JSONL, Parquet and text files, one at a time, with their place.
 
+A plain text file (.txt) holds a document per block between blank lines, a Markdown file is one.
 Nothing is skipped in silence: what cannot be a document comes back as a `Reject` that says where
 and why, and the caller decides whether to count it or to stop.
 """
@@ -16,12 +17,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet", ".txt", ".txt.gz", ".md", ".md.gz")
+PLAIN = (".txt", ".txt.gz")
+MARKDOWN = (".md", ".md.gz", ".mdx", ".mdx.gz")
+KINDS = {
+    "JSONL": (".jsonl", ".jsonl.gz"),
+    "Parquet": (".parquet",),
+    "text": (*PLAIN, *MARKDOWN),
+}
+SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
 
 
 @dataclass(frozen=True)
 class Document:
-    """One text and where it stands: `row` is the line or row number, from 1."""
+    """One text and where it stands: `row` is the number of its row or first line, from 1."""
 
     file: str
     row: int
@@ -42,16 +50,16 @@ class Reject:
 def find_files(pattern: str) -> list[epath.Path]:
     """Returns the files that a path or glob names, sorted.
 
-    A directory stands for the Parquet files in it, which is what the corpus program writes beside
-    its report, and for all readable files in it where none is Parquet.
+    A directory stands for all files in it, which must be of one kind; an output of the corpus
+    program, known by its report, stands for its Parquet files.
 
     Raises:
-      ValueError: nothing matches, or a match has a suffix that no reader knows.
+      ValueError: nothing matches, a match has a suffix that no reader knows, or a directory holds
+        folders or files of several kinds.
     """
     path = epath.Path(pattern)
     if path.is_dir():
-        files = [f for f in path.iterdir() if f.name.endswith(SUFFIXES)]
-        files = [f for f in files if f.name.endswith(".parquet")] or files
+        files = _files_of_directory(path)
     elif path.exists():
         files = [path]
     elif "://" in pattern:
@@ -66,7 +74,23 @@ def find_files(pattern: str) -> list[epath.Path]:
         raise ValueError(f"{pattern}: no file matches")
     for file in files:
         if not file.name.endswith(SUFFIXES):
-            raise ValueError(f"{file}: not one of {', '.join(SUFFIXES)}")
+            raise ValueError(
+                f"{file}: only {', '.join(SUFFIXES)} are read; name the files to read by a glob"
+            )
+    return files
+
+
+def _files_of_directory(path: epath.Path) -> list[epath.Path]:
+    if (path / "report.json").exists():
+        return list(path.glob("*.parquet"))
+    files = sorted((f for f in path.iterdir() if not f.name.startswith(".")), key=str)
+    first = {kind: f for kind, ends in KINDS.items() for f in files if f.name.endswith(ends)}
+    if len(first) > 1:
+        kinds = ", ".join(f"{kind} ({file.name})" for kind, file in first.items())
+        raise ValueError(f"{path} mixes {kinds}; name the files to read by a glob")
+    for file in files:
+        if file.is_dir():
+            raise ValueError(f"{path} holds a folder, {file.name}; name the files by a glob: **/*")
     return files
 
 
@@ -80,7 +104,7 @@ def read(path: epath.Path) -> Iterator[Document | Reject]:
         return _read_parquet(path)
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         return _read_jsonl(path)
-    return _read_text(path)
+    return _read_plain(path) if path.name.endswith(PLAIN) else _read_whole(path)
 
 
 def documents(pattern: str) -> Iterator[Document]:
@@ -117,6 +141,8 @@ def _parse_json(file: str, row: int, line: bytes) -> Document | Reject:
         record = json.loads(text)
     except json.JSONDecodeError as error:
         return Reject(file, row, f"invalid JSON: {error.msg} at character {error.pos + 1}")
+    except ValueError as error:  # an integer of more digits than Python reads
+        return Reject(file, row, f"invalid JSON: {error}")
     except RecursionError:
         return Reject(file, row, "invalid JSON: nested too deeply")
     if not isinstance(record, dict):
@@ -126,13 +152,37 @@ def _parse_json(file: str, row: int, line: bytes) -> Document | Reject:
     return _document(file, row, record["text"], record.get("source"), record.get("id"))
 
 
-def _read_text(path: epath.Path) -> Iterator[Document | Reject]:
+def _read_plain(path: epath.Path) -> Iterator[Document | Reject]:
+    row, first = 0, 1
+    block: list[bytes] = []
+
+    def document() -> Document | Reject:
+        text = _decode(str(path), first, b"".join(block).rstrip(b"\r\n"))
+        return text if isinstance(text, Reject) else Document(str(path), first, text)
+
+    try:
+        with path.open("rb") as raw, _unpacked(path, raw) as lines:
+            for row, line in enumerate(lines, 1):
+                line = line.removeprefix(b"\xef\xbb\xbf") if row == 1 else line
+                if line.strip():
+                    first = first if block else row
+                    block.append(line)
+                elif block:
+                    yield document()
+                    block = []
+        if block:
+            yield document()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        yield Reject(str(path), row + 1, f"damaged gzip: {error}")
+
+
+def _read_whole(path: epath.Path) -> Iterator[Document | Reject]:
     try:
         with path.open("rb") as raw, _unpacked(path, raw) as file:
             text = _decode(str(path), 1, file.read().removeprefix(b"\xef\xbb\xbf"))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         text = Reject(str(path), 1, f"damaged gzip: {error}")
-    yield text if isinstance(text, Reject) else Document(str(path), 1, text, id=path.name)
+    yield text if isinstance(text, Reject) else Document(str(path), 1, text)
 
 
 def _read_parquet(path: epath.Path) -> Iterator[Document | Reject]:

@@ -45,6 +45,11 @@ def test_kept_in_order_with_structure_source_and_id(tmp_path: Path) -> None:
     cleaned = f"{LONG}\n\n  - 둘째 문단\n{LONG}!"
     # Only what is named Markdown is read as Markdown.
     assert [row["text"] for row in rows(out)] == [cleaned, f"[{LONG}](x)", LONG + cleaned]
+    assert [row["rules"] for row in rows(out)] == [
+        ["line_ends", "blanks", "line_tails", "empty_lines"],
+        [],
+        ["line_ends", "blanks", "line_tails", "empty_lines"],
+    ]
     assert [row["num_chars"] for row in rows(out)] == [len(row["text"]) for row in rows(out)]
     assert report["counts"]["written"] == report["counts"]["read"] == 3
     assert str(tmp_path) not in (out / "report.json").read_text()
@@ -56,6 +61,8 @@ def test_duplicates_short_texts_and_rejects_are_counted(tmp_path: Path) -> None:
         {"text": LONG},
         {"text": f" {LONG.replace(' ', '  ')}\n"},
         {"text": "짧다"},
+        {"text": ""},
+        {"text": " "},
         {"text": None},
     ]
     path = write(tmp_path / "a.jsonl", lines)
@@ -63,10 +70,10 @@ def test_duplicates_short_texts_and_rejects_are_counted(tmp_path: Path) -> None:
     assert [row["source"] for row in rows(tmp_path / "out")] == ["mine"]
     counts = report["counts"]
     names = ("read", "rejected", "duplicates", "short", "written")
-    assert [counts[name] for name in names] == [3, 1, 1, 1, 1]
+    assert [counts[name] for name in names] == [5, 1, 1, 3, 1]
     rejects = (tmp_path / "out/rejects.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in rejects] == [
-        {"file": str(path), "row": 4, "reason": "text is null"}
+        {"file": str(path), "row": 6, "reason": "text is null"}
     ]
 
 
@@ -85,6 +92,29 @@ def test_boilerplate_is_kept_once_a_source(tmp_path: Path) -> None:
     assert all(common in text for text in texts[11:])
     assert report["counts"]["boilerplate_lines"] == 10
     assert report["counts"]["duplicates"] == 19
+    changed = [row["rules"] for row in rows(tmp_path / "out")]
+    assert changed == [[]] + [["boilerplate"]] * 10 + [[]] * 6
+    assert report["documents_changed_by"]["boilerplate"] == 10
+
+
+def test_a_repeated_line_of_a_large_source_is_boilerplate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "MOST_COUNTED", 12)  # as 65535 counts all that are more
+    common = "문의 사항은 고객지원팀으로 연락해 주시면 친절하게 답변해 드리겠습니다."
+    path = write(tmp_path / "a.jsonl", [{"text": f"{LONG} {i}\n{common}"} for i in range(40)])
+    assert pipeline.run([str(path)], str(tmp_path / "o"))["counts"]["boilerplate_lines"] == 39
+
+
+def test_documents_equal_without_their_boilerplate_are_written_once(tmp_path: Path) -> None:
+    common = "문의 사항은 고객지원팀으로 연락해 주시면 친절하게 답변해 드리겠습니다."
+    lines = [{"text": f"{LONG} {i}\n{common}"} for i in range(11)]
+    lines += [{"text": f"{LONG} {i}"} for i in range(5, 15)]
+    path = write(tmp_path / "a.jsonl", lines)
+    report = pipeline.run([str(path)], str(tmp_path / "out"))
+    texts = [row["text"].removesuffix(f"\n{common}") for row in rows(tmp_path / "out")]
+    assert texts == [f"{LONG} {i}" for i in range(15)]
+    assert report["counts"]["duplicates"] == 6
 
 
 def test_same_bytes_again_and_parts_of_bounded_size(
@@ -115,6 +145,39 @@ def test_complete_output_is_reused_and_another_is_refused(tmp_path: Path) -> Non
     (tmp_path / "mine/notes").write_text("keep")
     with pytest.raises(ValueError, match="no output of this program"):
         pipeline.run([str(path)], str(tmp_path / "mine"))
+
+
+def test_a_damaged_output_is_not_taken_for_complete(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"text": LONG}])
+    out = tmp_path / "out"
+    pipeline.run([str(path)], str(out), min_chars=10)
+    part = out / "part-00000.parquet"
+    part.write_bytes(part.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=r"part-00000\.parquet is not as it was written; remove"):
+        pipeline.run([str(path)], str(out), min_chars=10)
+    part.unlink()
+    with pytest.raises(ValueError, match="is not as it was written"):
+        pipeline.run([str(path)], str(out), min_chars=10)
+    for content in ("[]", "{", ""):
+        (out / "report.json").write_text(content)
+        with pytest.raises(ValueError, match=r"report\.json is no report of this program"):
+            pipeline.run([str(path)], str(out), min_chars=10)
+
+
+def test_text_files_have_their_place_as_id_and_their_folder_as_source(tmp_path: Path) -> None:
+    for name in ("a/index.md", "b/index.md", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"**{name}**\n{LONG}\n\n{LONG} {name}")
+    report = pipeline.run([f"{tmp_path}/*/*"], str(tmp_path / "out"), min_chars=10)
+    assert [(row["id"], row["source"]) for row in rows(tmp_path / "out")] == [
+        ("a/index.md:1", "a"),
+        ("b/index.md:1", "b"),
+        ("b/notes.txt:1", "b"),
+        ("b/notes.txt:4", "b"),
+    ]
+    starts = [row["text"].split("\n")[0] for row in rows(tmp_path / "out")][:3]
+    assert starts == ["a/index.md", "b/index.md", "**b/notes.txt**"]
+    assert [entry["source"] for entry in report["inputs"]] == ["a", "b", "b"]
 
 
 def test_a_killed_run_leaves_no_output_and_no_obstacle(

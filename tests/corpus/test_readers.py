@@ -30,12 +30,13 @@ def test_jsonl_keeps_documents_and_names_every_reject(tmp_path: Path) -> None:
         b'["text"]',
         b'{"text": "\\ud800"}',
         b"[" * 100_000,
+        b'{"text": "a", "id": ' + b"9" * 5000 + b"}",
         '{"text": "가\u2028나"}'.encode(),
     ]
     path.write_bytes(b"\n".join(lines))
     first, *rejects, last = read(path)
     assert first == Document(str(path), 1, "가\n나", "s", "7")
-    assert last == Document(str(path), 11, "가\u2028나")
+    assert last == Document(str(path), 12, "가\u2028나")
     assert [(r.row, r.reason.split(":")[0]) for r in rejects if isinstance(r, Reject)] == [
         (3, "invalid UTF-8 at byte 11"),
         (4, "invalid JSON"),
@@ -45,6 +46,7 @@ def test_jsonl_keeps_documents_and_names_every_reject(tmp_path: Path) -> None:
         (8, "not an object but a list"),
         (9, "text holds a lone surrogate at character 1"),
         (10, "invalid JSON"),
+        (11, "invalid JSON"),
     ]
 
 
@@ -86,36 +88,73 @@ def test_parquet(tmp_path: Path) -> None:
         read(path)
 
 
-def test_text_files_are_one_document_each(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes("\ufeff가\r\n나".encode())
-    (tmp_path / "b.md.gz").write_bytes(gzip.compress("# 다".encode()))
-    (tmp_path / "c.txt").write_bytes(b"a\xff")
-    (tmp_path / "d.txt.gz").write_bytes(b"x")
-    assert read(tmp_path / "a.txt") == [
-        Document(str(tmp_path / "a.txt"), 1, "가\r\n나", None, "a.txt")
-    ]
-    assert read(tmp_path / "b.md.gz")[0].text == "# 다"  # type: ignore[union-attr]
-    assert read(tmp_path / "c.txt")[0].reason.startswith("invalid UTF-8 at byte 2")  # type: ignore[union-attr]
-    assert read(tmp_path / "d.txt.gz")[0].reason.startswith("damaged gzip")  # type: ignore[union-attr]
+def test_plain_text_is_a_document_per_block(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeff가\r\n나\r\n\r\n \n\n다\n\n".encode() + b"a\xff\n\n  b")
+    first, second, reject, last = read(path)
+    assert first == Document(str(path), 1, "가\r\n나")
+    assert second == Document(str(path), 6, "다")
+    assert reject == Reject(str(path), 8, "invalid UTF-8 at byte 2: invalid start byte")
+    assert last == Document(str(path), 10, "  b")
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(path.read_bytes()))
+    assert [item.row for item in read(tmp_path / "b.txt.gz")] == [1, 6, 8, 10]
+    (tmp_path / "c.txt.gz").write_bytes(b"x")
+    assert read(tmp_path / "c.txt.gz")[0].reason.startswith("damaged gzip")  # type: ignore[union-attr]
+
+
+def test_a_markdown_file_is_one_document(tmp_path: Path) -> None:
+    path = tmp_path / "a.md.gz"
+    path.write_bytes(gzip.compress("\ufeff# 다\n\n라".encode()))
+    assert read(path) == [Document(str(path), 1, "# 다\n\n라")]
+    path.write_bytes(b"x")
+    assert read(path)[0].reason.startswith("damaged gzip")  # type: ignore[union-attr]
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
 
 
 def test_find_files(tmp_path: Path) -> None:
-    for name in ("b.jsonl", "a.jsonl", "sub/c.jsonl", ".d.jsonl", "x.csv"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
+    touch(tmp_path, "b.jsonl", "a.jsonl", ".d.jsonl", ".x.csv")
 
     def names(pattern: str) -> list[str]:
         return [str(f.relative_to(tmp_path)) for f in readers.find_files(pattern)]
 
     assert names(str(tmp_path)) == names(f"{tmp_path}/*.jsonl") == ["a.jsonl", "b.jsonl"]
+    touch(tmp_path, "sub/c.jsonl", "x.csv")
     assert names(f"{tmp_path}/**/*.jsonl") == ["a.jsonl", "b.jsonl", "sub/c.jsonl"]
     assert names(f"{tmp_path}/b.jsonl") == ["b.jsonl"]
-    (tmp_path / "part-0.parquet").touch()
-    assert names(str(tmp_path)) == ["part-0.parquet"]
     with pytest.raises(ValueError, match="no file matches"):
         readers.find_files(f"{tmp_path}/*.txt")
-    with pytest.raises(ValueError, match=r"x\.csv: not one of \.jsonl"):
+    with pytest.raises(ValueError, match=r"x\.csv: only \.jsonl, .* are read"):
         readers.find_files(f"{tmp_path}/x*")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (("a.jsonl", "b.parquet"), r"mixes JSONL \(a.jsonl\), Parquet \(b.parquet\); name"),
+        (("a.jsonl", "b.txt"), "mixes JSONL"),
+        (("a.jsonl", "b.jsonl.zst"), r"b\.jsonl\.zst: only \.jsonl, "),
+        (("a.jsonl", "b.json"), r"b\.json: only \.jsonl, "),
+        (("a.jsonl", "sub/b.jsonl"), "holds a folder, sub;"),
+        (("report.json", "rejects.jsonl"), "no file matches"),
+        ((".a.jsonl",), "no file matches"),
+    ],
+)
+def test_nothing_in_a_directory_is_skipped_in_silence(
+    tmp_path: Path, files: tuple[str, ...], message: str
+) -> None:
+    touch(tmp_path, *files)
+    with pytest.raises(ValueError, match=message):
+        readers.find_files(str(tmp_path))
+
+
+def test_an_output_of_the_corpus_program_is_its_parquet(tmp_path: Path) -> None:
+    touch(tmp_path, "part-00000.parquet", "rejects.jsonl", "report.json")
+    assert [f.name for f in readers.find_files(str(tmp_path))] == ["part-00000.parquet"]
 
 
 def test_documents_refuses_the_first_reject_by_place(tmp_path: Path) -> None:
