@@ -299,7 +299,7 @@ def test_program_errors_are_one_line(tokenizer: Path, tmp_path: Path) -> None:
     output = f"--output={tmp_path}/out"
     for flags, message in (
         ([f"--input={tmp_path}/no", f"--tokenizer={tokenizer}", output], "no: no file matches"),
-        ([f"--input={tmp_path}", f"--tokenizer={tmp_path}/none", output], f"{tmp_path}/none"),
+        ([f"--input={tmp_path}/a.parquet", f"--tokenizer={tmp_path}/none", output], "/none"),
         ([f"--input={tmp_path}"], "--tokenizer"),
     ):
         done = subprocess.run(
