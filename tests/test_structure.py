@@ -19,7 +19,7 @@ LONGEST_FILE = 350  # lines
 MAY_IMPORT = {
     "polyglot_jax": ("polyglot_jax",),
     "experiments": ("polyglot_jax.config",),
-    "tokenizer": ("tokenizer", "polyglot_jax.corpus", "polyglot_jax.cli"),
+    "tokenizer": ("tokenizer", "polyglot_jax.corpus", "polyglot_jax.cli", "polyglot_jax.pool"),
     "eval": ("eval", "polyglot_jax"),
     "benchmarks": PACKAGES,
 }
