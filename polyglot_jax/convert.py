@@ -10,6 +10,7 @@ under its name only when it is whole.
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -31,16 +32,20 @@ def main() -> None:
     _check_free(values.output)  # before minutes of reading
     if values.checkpoint:
         workdir, step = split_step(values.checkpoint)
+        tokenizer = workdir / "tokenizer.json"
+        if _is_workdir(workdir):  # what is none, restore_params says better
+            _read_tokenizer(tokenizer)
         metadata, params = checkpoint.restore_params(workdir, step)
         model = model_from_dict(metadata["model"])
-        tokenizer = workdir / "tokenizer.json"
         save_hf(values.output, model, params, tokenizer, values.dtype, metadata)
     else:
         model = read_hf_config(values.hf)
+        tokenizer = epath.Path(values.hf) / "tokenizer.json"
+        _check_fits(_read_tokenizer(tokenizer), model, tokenizer)
         params = load_hf(values.hf, model)
         with new_directory(values.output) as directory:
             checkpoint.save_params(directory, model, params)
-            _find_tokenizer(epath.Path(values.hf)).copy(directory / "tokenizer.json")
+            tokenizer.copy(directory / "tokenizer.json")
     print(f"wrote {values.output}")
 
 
@@ -70,6 +75,8 @@ def split_step(path: epath.PathLike) -> tuple[epath.Path, int | None]:
     workdir, _, step = os.fspath(path).rpartition("@")
     if workdir and step.isdecimal() and not epath.Path(path).exists():
         return epath.Path(workdir), int(step)
+    if workdir and re.fullmatch(r"\w+", step) and not epath.Path(path).exists():
+        raise ValueError(f"{path}: no such directory; after @ only the number of a step may stand")
     return epath.Path(path), None
 
 
@@ -105,7 +112,9 @@ def save_hf(
     dtype: str,
     metadata: Mapping[str, Any],
 ) -> None:
-    """Writes a directory that transformers, vLLM and llama.cpp load.
+    """Writes a directory that transformers loads, and vLLM, which reads the same files.
+
+    llama.cpp's converter refuses a tokenizer whose hash it does not know, as that of any new one.
 
     Args:
       tokenizer: path of a tokenizer.json.
@@ -115,12 +124,8 @@ def save_hf(
       ValueError: the directory exists, or the tokenizer does not fit the model.
       OSError: the directory cannot be written.
     """
-    ids = hf_config.token_ids(_read_json(epath.Path(tokenizer)), str(tokenizer))
-    if max(ids.values()) >= model.vocab_size:
-        raise ValueError(
-            f"{tokenizer} has ids up to {max(ids.values())}, but the model only "
-            f"{model.vocab_size} rows: is it the tokenizer of another model?"
-        )
+    ids = _read_tokenizer(epath.Path(tokenizer))
+    _check_fits(ids, model, tokenizer)
     end_of_text = ids[hf_config.END_OF_TEXT]
     with new_directory(directory) as new:
         hf_weights.write_weights(new, model, jax.device_get(params), dtype)
@@ -129,21 +134,25 @@ def save_hf(
             "generation_config.json": hf_config.generation_config(end_of_text),
             "tokenizer_config.json": hf_config.tokenizer_config(model.max_seq_len),
         }.items():
-            (new / name).write_text(json.dumps(content, indent=2) + "\n")
+            (new / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         (new / "tokenizer.json").write_bytes(epath.Path(tokenizer).read_bytes())
         card = model_card(Path(directory).name, model, dtype, ids, metadata)
-        (new / "README.md").write_text(card)
+        (new / "README.md").write_text(card, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def new_directory(directory: epath.PathLike) -> Iterator[Path]:
     """Gives a temporary directory that gets its name when the block ends well.
 
+    What a killed process left of the same name is removed first.
+
     Raises:
       ValueError: the name is taken.
     """
     final = _check_free(directory)
-    temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
+    temporary = final.with_name(f".{final.name}.tmp")
+    if temporary.exists():
+        shutil.rmtree(temporary)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -181,9 +190,24 @@ def _read_json(path: epath.Path | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"no {path.name} in {path.parent}")
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no JSON object but a {type(content).__name__}")
+    return content
+
+
+def _read_tokenizer(path: epath.Path) -> dict[str, int]:
+    return hf_config.token_ids(_read_json(path), str(path))
+
+
+def _check_fits(ids: Mapping[str, int], model: NeoxConfig, tokenizer: epath.PathLike) -> None:
+    if max(ids.values()) >= model.vocab_size:
+        raise ValueError(
+            f"{tokenizer} has ids up to {max(ids.values())}, but the model only "
+            f"{model.vocab_size} rows: is it the tokenizer of another model?"
+        )
 
 
 def _find_tokenizer(directory: epath.Path) -> epath.Path:

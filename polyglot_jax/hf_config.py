@@ -57,6 +57,9 @@ def config_from_hf(hf: Mapping[str, Any], where: str = "config.json") -> NeoxCon
     if act not in ACTIVATIONS:
         raise ValueError(f"{where}: hidden_act={act!r} is not one of {', '.join(ACTIVATIONS)}")
     values = {name: _number(hf, key, kind, where) for name, (key, kind) in SAME.items()}
+    for name, (key, _) in SAME.items():
+        if values[name] <= 0:
+            raise ValueError(f"{where}: {key} must be positive, not {values[name]}")
     stored = hf.get("dtype", hf.get("torch_dtype"))  # the old name is on the published models
     config = NeoxConfig(
         **values | _rotary(hf, where),

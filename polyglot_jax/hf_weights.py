@@ -211,7 +211,7 @@ def _find_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
         return [single], None
     if index.exists():
         try:
-            weight_map = dict(json.loads(index.read_text())["weight_map"])
+            weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
             files = [directory / name for name in sorted(set(weight_map.values()))]
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{index} has no weight_map of names to files") from None
@@ -295,7 +295,7 @@ def write_weights(
             tensor: name for name, shapes in zip(names, files, strict=True) for tensor in shapes
         }
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _plan_files(

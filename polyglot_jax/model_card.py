@@ -81,9 +81,16 @@ def _shape(c: NeoxConfig, dtype: str, num_tokens: int) -> Iterable[tuple[str, st
 
 def _data(experiment: Experiment | None, metadata: Mapping[str, Any]) -> str:
     phases = metadata.get("data", {}).get("plan", ())
-    trained_on = {name: mark for phase in phases for name, mark in phase["manifests"].items()}
-    if experiment is None or not trained_on:
+    trained_on = {
+        name: mark
+        for phase in phases
+        if phase["from_step"] < metadata["step"]
+        for name, mark in phase["manifests"].items()
+    }
+    if experiment is None or not phases:
         return "Not recorded."
+    if not trained_on:
+        return "None: the model was not trained."
     paths = {source.path for phase in experiment.data.plan for source in phase.sources}
     at_hand = {manifest.fingerprint(): manifest for manifest in _manifests(paths)}
     rows = []
@@ -128,8 +135,9 @@ def _personal_information(ids: Mapping[str, int]) -> str:
     if not known:
         return "The tokenizer has no tokens for masked personal information."
     return (
-        "In the training data, these tokens stand for masked personal information, and the model "
-        "may generate them:\n\n" + _table(("token", "id", "stands for"), known)
+        "These tokens are reserved for masked personal information. Whether the training data was "
+        "masked with them is not recorded: say it here before you publish the model.\n\n"
+        + _table(("token", "id", "reserved for"), known)
     )
 
 

@@ -1,6 +1,7 @@
 """HF directories: loaded by transformers, made and read by the program, described by a card."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from polyglot_jax import checkpoint, convert, hf_weights
+from polyglot_jax import checkpoint, convert, hf_config, hf_weights
 from polyglot_jax.config import load_experiment
 from polyglot_jax.data.manifest import Manifest, Shard, write_manifest
 from polyglot_jax.step import init_state
@@ -19,6 +20,8 @@ from tests.oracle import check_equal, check_logits, make_model, ragged_tokens, r
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = "한국어 텍스트를 생성합니다.\n둘째 줄: 값은 3.14 😀"
 CONFIG = tiny(vocab_size=384)
+TOO_LARGE = '{"model": {"vocab": {"<|endoftext|>": 384}}, "added_tokens": []}'
+NO_HEADS = json.dumps(hf_config.config_to_hf(CONFIG, "float32", 2) | {"num_attention_heads": 0})
 METADATA = {"step": 0, "git_commit": "abc", "versions": {"jax": "0"}}
 
 
@@ -118,6 +121,47 @@ def test_another_model_is_refused(directory):
         convert.load_hf(directory, other)
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("tokenizer.json", None, "no tokenizer.json in"),
+        ("tokenizer.json", '{"model": {"vocab": {"a": 0}}, "added_tokens": []}', "no token '<|end"),
+        ("tokenizer.json", TOO_LARGE, "has ids up to 384, but the model only 384 rows"),
+        ("config.json", "[]", "holds no JSON object but a list"),
+        ("config.json", NO_HEADS, "num_attention_heads must be positive, not 0"),
+    ],
+)
+def test_a_wrong_file_is_found_before_the_weights_are_read(
+    directory, tmp_path, name, content, message
+):
+    (directory / "model.safetensors").unlink()
+    (directory / name).unlink()
+    if content is not None:
+        (directory / name).write_text(content)
+    done = run("--to=orbax", f"--hf={directory}", f"--output={tmp_path / 'x'}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "no tokenizer.json in"), ("{}", "is not")])
+def test_the_tokenizer_is_checked_before_a_checkpoint_is_restored(tmp_path, content, message):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)  # restoring it would fail
+    if content is not None:
+        (tmp_path / "run" / "tokenizer.json").write_text(content)
+    done = run("--to=hf", f"--checkpoint={tmp_path / 'run'}", f"--output={tmp_path / 'x'}")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert message in done.stderr
+    assert "tokenizer.json" in done.stderr
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    (tmp_path / ".model.tmp").mkdir()
+    (tmp_path / ".model.tmp" / "half").touch()
+    with convert.new_directory(tmp_path / "model") as new:
+        (new / "whole").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "whole"]
+
+
 def test_another_tokenizer_is_refused(tmp_path, tokenizer_json, params):
     small = tiny(vocab_size=256)
     with pytest.raises(ValueError, match=r"ids up to 302, but the model only 256"):
@@ -181,6 +225,7 @@ def test_program_both_ways(workdir, tmp_path):
     [
         (("--to=hf", "--checkpoint={workdir}", "--output={tmp}"), "exists; name a new directory"),
         (("--to=hf", "--checkpoint={workdir}@7", "--output={tmp}/x"), "there are 1, 2"),
+        (("--to=hf", "--checkpoint={workdir}@best", "--output={tmp}/x"), "only the number of a"),
         (("--to=hf", "--checkpoint={tmp}", "--output={tmp}/x"), "no complete checkpoint in"),
         (("--to=orbax", "--hf={tmp}", "--output={tmp}/x"), "no config.json in"),
         (("--to=orbax", "--hf=gs://b/x", "--output={tmp}/x"), "read and written locally only"),
@@ -209,6 +254,7 @@ def test_model_card(directory, params):
     assert "# model\n" in card
     assert f"| parameters | {sum(x.size for x in jax.tree.leaves(params)):,} |" in card
     assert "| `<|tel|>` | 301 | phone number |" in card
+    assert "masked with them is not recorded" in card
     assert "2306.02254" in card
     assert "| code | abc |" in card
 
@@ -222,13 +268,19 @@ def test_model_card_lists_the_sources(tmp_path, params, tokenizer_json):
     )
     (tmp_path / "shards" / "train").mkdir(parents=True)
     write_manifest(tmp_path / "shards" / "train", news)
-    data = {"plan": [{"manifests": {"news": news.fingerprint(), "blogs": "since deleted"}}]}
+    reached = {"news": news.fingerprint(), "blogs": "since deleted"}
+    plan = [
+        {"from_step": 0, "manifests": reached},
+        {"from_step": 100, "manifests": {"later": "not yet read"}},
+    ]
+    data = {"plan": plan}
     sets = [f"data.plan.0.sources.0.path={tmp_path / 'shards'}"]
     experiment = load_experiment("ko_tiny", [*sets, "train.batch_size=16", "data.seq_len=256"])
     metadata = checkpoint.make_metadata(experiment, 100, data)
     convert.save_hf(tmp_path / "hf", CONFIG, params, tokenizer_json, "float32", metadata)
     card = (tmp_path / "hf" / "README.md").read_text()
     assert "| news | 7 | 1,234 | 5,678 |" in card
+    assert "later" not in card
     assert "| blogs | not at hand | not at hand | not at hand |" in card
     assert f"| tokens | {100 * 16 * 256:,} |" in card
     assert str(tmp_path) not in card  # nobody's paths are published

@@ -19,7 +19,10 @@ LONGEST_FILE = 350  # lines
 MAY_IMPORT = {
     "polyglot_jax": ("polyglot_jax",),
     "experiments": ("polyglot_jax.config",),
-    "tokenizer": ("tokenizer", "polyglot_jax.corpus", "polyglot_jax.cli", "polyglot_jax.tokens"),
+    "tokenizer": (
+        "tokenizer",
+        *(f"polyglot_jax.{name}" for name in ("corpus", "cli", "pool", "tokens")),
+    ),
     "eval": ("eval", "polyglot_jax"),
     "benchmarks": PACKAGES,
 }

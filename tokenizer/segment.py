@@ -6,13 +6,12 @@ join to the text.
 """
 
 import itertools
-import multiprocessing
 import re
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from functools import cache
 from typing import Any
+
+from polyglot_jax import pool
 
 # Joins morphemes in the training text. A noncharacter is in no text that is meant to be exchanged,
 # unlike U+0CF1 of the published tokenizer, which is a Kannada sign.
@@ -65,16 +64,8 @@ def marked_all(texts: Iterable[str], processes: int) -> Iterator[str]:
         return
     remaining = iter(texts)
     batches = iter(lambda: list(itertools.islice(remaining, _BATCH)), [])
-    # Forked children would inherit the locks of the threads that tokenizers and pyarrow started.
-    context = multiprocessing.get_context("spawn")
-    waiting: deque[Future[list[str]]] = deque()
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        for batch in batches:
-            waiting.append(pool.submit(_marked_batch, batch))
-            if len(waiting) > 4 * processes:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    for batch in pool.ordered(_marked_batch, batches, processes):
+        yield from batch
 
 
 def _marked_batch(texts: list[str]) -> list[str]:

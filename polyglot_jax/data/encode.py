@@ -16,9 +16,9 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from polyglot_jax import cli
+from polyglot_jax import cli, pool
 from polyglot_jax.corpus import readers
-from polyglot_jax.data import documents, pool, spill
+from polyglot_jax.data import documents, spill
 from polyglot_jax.data.manifest import (
     SPLITS,
     Manifest,

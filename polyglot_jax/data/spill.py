@@ -18,7 +18,8 @@ import numpy as np
 from etils import epath
 from tokenizers import Tokenizer
 
-from polyglot_jax.data import documents, pool
+from polyglot_jax import pool
+from polyglot_jax.data import documents
 from polyglot_jax.data.manifest import SPLITS, write_atomically
 from polyglot_jax.data.shards import little_endian, write_shard
 from polyglot_jax.tokens import END_OF_TEXT
