@@ -14,7 +14,8 @@ import pytest
 from etils import epath
 
 from polyglot_jax import checkpoint
-from polyglot_jax.config import Experiment, load_experiment, override
+from polyglot_jax.config import Experiment, load_experiment, model_from_dict, override
+from polyglot_jax.convert import save_hf
 from polyglot_jax.data.mixture import Mixture
 from polyglot_jax.train import train
 from tests.runs import (
@@ -66,6 +67,19 @@ def test_relative_workdir(tiny_shards, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     train(experiment(tiny_shards), epath.Path("run"), 2)
     assert checkpoint.latest_step("run") == 2
+
+
+def test_starts_from_the_weights_of_an_hf_directory(whole_run, tiny_shards, tmp_path):
+    """Straight into the mesh: before the first step the model is the one that was converted."""
+    metadata, params = checkpoint.restore_params(whole_run)
+    model = model_from_dict(metadata["model"])
+    hf = tmp_path / "hf"
+    save_hf(hf, model, params, whole_run / "tokenizer.json", "float32", metadata)
+    sharded = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2", f"train.init_from={hf}")
+    train(experiment(tiny_shards, *sharded), epath.Path(tmp_path / "run"), 1)
+    first, last = records(tmp_path / "run")[0], records(whole_run)[-1]
+    assert first["step"] == 0
+    assert first["held_out/loss"] == pytest.approx(last["held_out/loss"], rel=1e-5)
 
 
 # ---- resuming
