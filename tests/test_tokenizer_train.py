@@ -5,8 +5,10 @@ import gzip
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 import unicodedata
 from functools import cache
 from pathlib import Path
@@ -254,6 +256,27 @@ def test_a_small_corpus_yields_a_smaller_tokenizer(
     assert [tokenizer.token_to_id(t) for t in training.PII_SPECIALS] == [*range(reached)][-3:]
     meta = json.loads((tmp_path / "tokenizer.meta.json").read_text())
     assert meta["vocab_size"] == reached - 3
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_interrupt_ends_it_and_leaves_nothing(tmp_path: Path, processes: int) -> None:
+    corpus = tmp_path / "documents.jsonl"
+    corpus.write_text((json.dumps({"text": KOREAN[0] * 100}) + "\n") * 20_000)
+    command = [sys.executable, "-m", "tokenizer.train", f"--processes={processes}"]
+    command += [f"--input={corpus}", f"--output={tmp_path}/new/tokenizer.json"]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as program:
+        deadline = time.monotonic() + 30
+        while not list(tmp_path.glob("new/.*.tmp")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+        os.killpg(program.pid, signal.SIGINT)  # as a terminal does
+        errors = program.communicate(timeout=30)[1]
+    assert program.returncode == 130
+    assert errors.endswith("interrupted\n")
+    assert "Traceback" not in errors
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_a_pair_that_failed_half_way_is_no_tokenizer(

@@ -7,7 +7,7 @@ join to the text.
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from functools import cache
 from typing import Any
 
@@ -57,7 +57,7 @@ def marked(text: str) -> str:
     return MARKER.join(morphemes(text.replace(MARKER, "")))
 
 
-def marked_all(texts: Iterable[str], processes: int) -> Iterator[str]:
+def marked_all(texts: Iterable[str], processes: int) -> Generator[str, None, None]:
     """Yields `marked` of each text, in order, with at most `processes` working on them."""
     if processes == 1:
         yield from map(marked, texts)

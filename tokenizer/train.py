@@ -8,11 +8,14 @@ and needs no MeCab. Ids are those of the published tokenizer: four specials, 256
 vocab_size, then three PII tokens.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -119,12 +122,33 @@ def train(texts: Iterable[str], vocab_size: int, *, processes: int = 1) -> Token
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(segment.marked_all(texts, processes), trainer)
+    with contextlib.closing(segment.marked_all(texts, processes)) as marked:
+        _interruptibly(tokenizer.train_from_iterator, marked, trainer)
     tokenizer.add_special_tokens([AddedToken(token, normalized=False) for token in PII_SPECIALS])
     tokenizer.pre_tokenizer = _byte_level()
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def _interruptibly(
+    function: Callable[[Iterator[str], BpeTrainer], None], texts: Iterable[str], trainer: BpeTrainer
+) -> None:
+    """Runs the training in a thread: it would hold the main one, which alone sees an interrupt."""
+    interrupted = threading.Event()
+
+    def until_interrupted() -> Iterator[str]:
+        for text in texts:
+            if interrupted.is_set():
+                raise ValueError("interrupted")
+            yield text
+
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            thread.submit(function, until_interrupted(), trainer).result()
+        except KeyboardInterrupt:
+            interrupted.set()
+            raise
 
 
 def _byte_level() -> pre_tokenizers.ByteLevel:
