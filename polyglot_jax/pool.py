@@ -96,17 +96,22 @@ def workers(processes: int, tasks: int) -> Iterator[Run]:
 def ordered(function: Callable[[A], B], items: Iterable[A], processes: int) -> Iterator[B]:
     """Yields the function's result for each item, in order, a few items ahead of what is taken.
 
-    Raises the first exception of a task, and OSError if a worker was killed.
+    Raises the first exception of a task, and OSError if a worker was killed. Leaving early waits
+    for the tasks under way, which should be short.
     """
     counter = multiprocessing.get_context("spawn").Value("q", 0)
     waiting: deque[Future[B]] = deque()
     with _executor(processes, counter, threads=1) as executor:
-        for item in items:
-            waiting.append(_submit(executor, function, item))
-            if len(waiting) > 4 * processes:
+        try:
+            for item in items:
+                waiting.append(_submit(executor, function, item))
+                if len(waiting) > 4 * processes:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        finally:
+            # A worker ended while it writes a large result leaves the executor reading for ever.
+            executor.shutdown(cancel_futures=True)
 
 
 @contextlib.contextmanager

@@ -66,19 +66,25 @@ def test_ordered_results_a_bounded_way_ahead() -> None:
         list(pool.ordered(os._exit, [9], processes=1))
 
 
-@pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
-def test_workers_end_with_their_parent_and_say_nothing(kill: signal.Signals) -> None:
+def test_leaving_early_with_large_results_ends() -> None:
+    results = pool.ordered(bytes, itertools.repeat(10**6), processes=2)
+    assert len(next(results)) == 10**6
+    results.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("kill", "seconds"), [(signal.SIGINT, 1), (signal.SIGKILL, 60)])
+def test_workers_end_with_their_parent_and_say_nothing(kill: signal.Signals, seconds: int) -> None:
     program = (
         "import time; from polyglot_jax import pool\n"
         "if __name__ == '__main__':\n"
         "    print('up', flush=True)\n"
         "    try:\n"
-        "        list(pool.ordered(time.sleep, [60] * 4, processes=2))\n"
+        "        list(pool.ordered(time.sleep, [SECONDS] * 4, processes=2))\n"
         "    except KeyboardInterrupt:\n"
         "        print('interrupted')\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program.replace("SECONDS", str(seconds))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
