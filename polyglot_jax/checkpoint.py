@@ -5,6 +5,7 @@ a JSON object with the format version, the step, the resolved experiment, the fi
 data, and where the code came from. A step directory appears under its name only when it is whole.
 """
 
+import functools
 import importlib.metadata
 import os
 import subprocess
@@ -164,17 +165,11 @@ def make_metadata(experiment: Experiment, step: int, data: dict[str, Any]) -> di
     }
 
 
+@functools.cache  # what started, even if the clone changes meanwhile
 def provenance() -> dict[str, Any]:
     """Returns the git commit ("-dirty" if files differ from it) and the versions of packages."""
-    git = (
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--abbrev=40",
-    )
+    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")  # never a tag
+    git = ("git", "-C", str(Path(__file__).parent), *describe)
     try:
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
