@@ -16,6 +16,7 @@ from etils import epath
 from polyglot_jax import checkpoint
 from polyglot_jax.config import Experiment, load_experiment, model_from_dict, override
 from polyglot_jax.convert import save_hf
+from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.mixture import Mixture
 from polyglot_jax.train import train
 from tests.runs import (
@@ -80,6 +81,19 @@ def test_starts_from_the_weights_of_an_hf_directory(whole_run, tiny_shards, tmp_
     first, last = records(tmp_path / "run")[0], records(whole_run)[-1]
     assert first["step"] == 0
     assert first["held_out/loss"] == pytest.approx(last["held_out/loss"], rel=1e-5)
+
+
+def test_evaluation_takes_a_microbatch_at_a_time(tiny_shards, tmp_path, monkeypatch):
+    """A whole batch of a large experiment would not fit its devices."""
+    sizes = []
+
+    def spy(data, batch_size, max_windows):
+        sizes.append(batch_size)
+        return open_held_out(data, batch_size, max_windows)
+
+    monkeypatch.setattr("polyglot_jax.train.open_held_out", spy)
+    train(experiment(tiny_shards, "train.accumulation=3"), epath.Path(tmp_path / "run"), 1)
+    assert sizes == [24 // 3]
 
 
 # ---- resuming
