@@ -23,6 +23,7 @@ from etils import epath
 from polyglot_jax import checkpoint, cli, hf_config, hf_weights
 from polyglot_jax.config import NeoxConfig, model_from_dict
 from polyglot_jax.model_card import model_card
+from polyglot_jax.tokens import END_OF_TEXT
 
 
 def main() -> None:
@@ -126,7 +127,7 @@ def save_hf(
     """
     ids = _read_tokenizer(epath.Path(tokenizer))
     _check_fits(ids, model, tokenizer)
-    end_of_text = ids[hf_config.END_OF_TEXT]
+    end_of_text = ids[END_OF_TEXT]
     with new_directory(directory) as new:
         hf_weights.write_weights(new, model, jax.device_get(params), dtype)
         for name, content in {
