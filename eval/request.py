@@ -1,0 +1,56 @@
+"""What an evaluation asks of a model and what it answers: token ids in, log-probabilities out.
+
+Tasks and protocols know text, models know token ids, and these few types are all that passes
+between them.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Request:
+    """Continuations of one context, all ids; any number of choices, none of them empty.
+
+    A context longer than the model loses its left end, for each choice as if it stood alone: of
+    `context + choice` the last `max_length + 1` ids count, the last of which is only predicted.
+    """
+
+    context: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A value per choice of a request."""
+
+    log_probs: tuple[float, ...]  # natural log, summed over the choice's tokens
+    greedy: tuple[bool, ...]  # each token of the choice is the model's most probable one
+    context_kept: tuple[int, ...]  # tokens of the context that were left after truncation
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back; adds no special token and reads none from the text."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+
+class Model(Protocol):
+    """A language model to be measured."""
+
+    name: str
+    content_hash: str  # of weights, architecture and tokenizer: part of every cache key
+    max_length: int  # positions
+    end_of_text: int  # the token that stands before a text without context
+    tokenizer: Tokenizer
+
+    def score(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """Yields (index of the request, its answer) as they are finished, in any order."""
+
+    def generate(
+        self, prompts: Sequence[tuple[int, ...]], *, max_new_tokens: int, stop: Sequence[str]
+    ) -> Iterator[tuple[int, str]]:
+        """Yields (index of the prompt, greedy continuation up to the first stop string)."""
