@@ -44,10 +44,11 @@ _CLUSTER = re.compile(r"[0-9](?:[-. ()/_~]{0,4}[0-9*xX]){8,}")
 _GROUP = re.compile("(?<![0-9])[0-9]")
 _OPENED = re.compile(r"[(+]{1,2}\Z")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}\Z")
-_IP_START = re.compile(
-    r"(?<![0-9.])[0-9](?=[0-9]{0,2}(?:\.[0-9]{1,3}){3})|(?<![\w:])[23](?=[0-9a-f]{3}:)"
-)
-_PASSPORT_START = re.compile("(?<![A-Za-z0-9])[MSRGDmsrgd](?=[0-9]{3})")
+_WORD = re.compile("(?<![A-Za-z0-9])[A-Za-z0-9]")
+# The lookbehind comes second: a pattern that begins with a character is searched for faster.
+_IPV4 = re.compile(r"[0-9](?<![0-9.].)(?=[0-9]{0,2}(?:\.[0-9]{1,3}){3})")
+_IPV6 = re.compile(r"[23](?<![\w:].)(?=[0-9a-f]{3}:)")
+_PASSPORT = re.compile("[MSRGDmsrgd](?<![A-Za-z0-9].)(?=[0-9]{3})")
 _TAGGED = re.compile(rf"<\|({'|'.join(TYPES)})_start\|>[^<\n]{{1,80}}<\|\1_end\|>")
 
 Span = tuple[int, int, str]  # start, end, type
@@ -125,13 +126,15 @@ def _starts(folded: str, types: Collection[str]) -> list[tuple[int, Sequence[Rul
     starts: list[tuple[int, Sequence[Rule]]] = []
     if "email" in types:
         for match in re.finditer("@", folded):
-            at = match.start()
-            if local := _LOCAL_PART.search(folded, max(0, at - 64), at):
-                starts.append((local.start(), (EMAIL,)))
+            local = _LOCAL_PART.search(folded, max(0, match.start() - 64), match.start())
+            if local:  # or from a later word on, where another address has taken the first
+                words = _WORD.finditer(folded, *local.span())
+                starts += [(word.start(), (EMAIL,)) for word in words]
     if "ip" in types:
-        starts += [(match.start(), (IP,)) for match in _IP_START.finditer(folded)]
+        for first in (_IPV4, _IPV6):
+            starts += [(match.start(), (IP,)) for match in first.finditer(folded)]
     if "passport" in types:
-        starts += [(match.start(), (PASSPORT,)) for match in _PASSPORT_START.finditer(folded)]
+        starts += [(match.start(), (PASSPORT,)) for match in _PASSPORT.finditer(folded)]
     for cluster in _CLUSTER.finditer(folded):
         for group in _GROUP.finditer(folded, *cluster.span()):
             start = group.start()

@@ -1,8 +1,8 @@
-"""What counts as personal data: a shape, free boundaries, and where the shape is not enough a label.
+"""What counts as personal data: a shape, free boundaries, and where that is not enough a label.
 
 Every pattern is bounded in length and is tried at the start of a digit group only, so the work is
-linear in the text. Decisions look at `left`, at most WINDOW characters of what stands before, and at
-a few characters behind. docs/personal_data.md gives the reason of each pattern.
+linear in the text. Decisions look at `left`, at most WINDOW characters of what stands before, and
+at a few characters behind. docs/personal_data.md gives the reason of each pattern.
 """
 
 import re
@@ -15,14 +15,14 @@ WINDOW = 40  # characters of context before a candidate
 
 # Words that say what the number behind them is. The last one before a number counts.
 _LABELS = re.compile(
-    r"""(?P<other>주문|접수|거래\ ?번호|승인|관리\ ?번호|송장|운송|택배|등기|일련|상품|모델|부품|코드
-        |시리얼|serial|isbn|issn|바코드|사번|학번|군번|특허|출원|상표|면허|허가|공고|고시|문서|사건|법인
-        |쿠폰|우편\ ?번호|예약\ ?번호|파일|버전|version|빌드|릴리[스즈]|release|조회|타임스탬프|고객\ ?센터
-        |글\ ?번호|지점|시각|이진수|oid|드라이버|(?<![a-z])v(?:er)?\.?$)
+    r"""(?P<other>주문|접수|거래\ ?번호|승인|관리\ ?번호|송장|운송|택배|등기|일련|상품|모델|부품
+        |코드|시리얼|serial|isbn|issn|바코드|사번|학번|군번|특허|출원|상표|면허|허가|공고|고시|문서
+        |사건|법인|쿠폰|우편\ ?번호|예약\ ?번호|파일|버전|version|빌드|릴리[스즈]|release|조회
+        |타임스탬프|고객\ ?센터|글\ ?번호|지점|시각|이진수|oid|드라이버|(?<![a-z])v(?:er)?\.?$)
     |(?P<acc>계좌|구좌|은행(?!나무|잎|법)|뱅크|통장|입금|송금|예금|이체|농협|수협|신협|새마을|우체국
-        |산림조합|증권|카뱅|케뱅|토뱅)
-    |(?P<tel>전화|연락|휴대|폰|문자|팩스|문의|상담|카톡|예약|거부|[☎☏📞]|(?<!<\|)tel|phone|mobile|fax
-        |(?<![a-z])h\.?p(?![a-z])|(?<![a-z])[tfmhc](?=[.:\ ]))
+        |산림조합|증권(?!\ ?번호)|카뱅|케뱅|토뱅)
+    |(?P<tel>전화|연락|휴대|폰|문자|팩스|문의|상담|카톡|예약|거부|[☎☏📞]|(?<!<\|)tel|phone|mobile
+        |fax|(?<![a-z])h\.?p(?![a-z])|(?<![a-z])[tfmhc](?=[.:\ ]))
     |(?P<rrn>주민|외국인|등록증)
     |(?P<card>카드|card|결제)
     |(?P<brn>사업자)
@@ -109,7 +109,8 @@ class Found:
     def free(self) -> bool:
         """Whether the candidate is no part of a longer number, word or path."""
         text, end = self.match.string, self.match.end()
-        if _GLUED.match(text, end) or (self.bare and _GLUED_BARE.match(text, end)):
+        masked = text[end - 1] == "*"  # whatever follows, a masked number ends here
+        if (not masked and _GLUED.match(text, end)) or (self.bare and _GLUED_BARE.match(text, end)):
             return False
         if self.spaced and (_NEXT_COLUMN.match(text, end) or re.search(r"[0-9] \Z", self.left)):
             return False
@@ -200,7 +201,7 @@ class Rule:
 _DASH = "[ ]?-[ ]?"
 # 010-1234-5678, (02)123-4567, +82 (0)10 1234 5678, 02-123-4567~8
 _TEL = rf"""
-    (?:(?:\((?=[0-9]+\)))?(?P<trunk>01[016-9]|050[2-8]|0(?:2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|50|70|80))\)?
+    (?:(?:\((?=[0-9]{{2,4}}\)))?(?P<trunk>01[016-9]|050[2-8]|0(?:2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|50|70|80))\)?
       |(?:\(\+82\)|\+82\)?|(?:00)?82(?=-))[-. ]{{0,2}}(?:\(0\)|0)?
        (?:1[016-9]|50[2-8]|2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|50|70|80))
     (?:{_DASH}|[ ]?[./_~][ ]?|[ ])?[0-9]{{3,4}}(?:{_DASH}|[./_~]|[ ])?[0-9]{{4}}
@@ -209,8 +210,8 @@ NUMBERS: Sequence[Rule] = (
     Rule(
         "rrn",
         re.compile(
-            rf"[0-9]{{6}}(?:(?:{_DASH}| )?[0-9]{{7}}|{_DASH}(?=[0-9*xX]{{7}}(?![0-9*xX]))"
-            r"[0-9*][0-9]{0,5}[*xX]{1,6})(?![0-9])"
+            rf"[0-9]{{6}}(?:(?:{_DASH}| )?[0-9]{{7}}(?![0-9])"
+            rf"|{_DASH}[0-9*][0-9*xX]{{5}}[*xX](?![*xX]))"
         ),
         _is_rrn,
     ),
@@ -237,7 +238,7 @@ NUMBERS: Sequence[Rule] = (
 IP = Rule(
     "ip",
     re.compile(
-        r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\.?[0-9])|[23][0-9a-f]{3}(?::[0-9a-f]{0,4}){2,7}(?![:\w])"
+        r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}(?!\.?[0-9])|[23][0-9a-f]{3}(?::[0-9a-f]{0,4}){2,7}(?![:\w]|<\|)"
     ),
     _is_ip,
 )
@@ -246,12 +247,13 @@ PASSPORT = Rule(
     re.compile(r"[MSRGDmsrgd][0-9]{3}(?:[0-9]{5}|[A-Za-z][0-9]{4})(?![0-9A-Za-z])"),
     _is_passport,
 )
+_IN_URL = re.compile(r"://[^\s/]*\Z")  # https://user:password@host
 EMAIL = Rule(
     "email",
     re.compile(
         r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,5}"
         r"(?!(?:png|jpe?g|gif|svg|webp|ico|js|css|html?)(?![A-Za-z]))[A-Za-z]{2,24}"
-        r"(?!\.?[A-Za-z0-9@]|:[A-Za-z])"  # git@host.com:path is no mailbox
+        rf"(?![.:/]?(?:[0-9A-Za-z@]|{_MASKED})|:&)"  # git@host.com:path is no mailbox
     ),
-    lambda found: True,
+    lambda found: not _IN_URL.search(found.left),
 )
