@@ -133,10 +133,11 @@ def _table_share(lines: Sequence[str]) -> float:
 
 
 def resolve(name: str) -> Classifier:
-    """Imports the classifier that `module:function` names.
+    """Imports the classifier that `module:function` names; what it gives is checked.
 
     Raises:
-      ValueError: if there is no such module or function.
+      ValueError: if there is no such module or function, and later if it gives another number of
+        labels than there are documents, or one that is not in KINDS.
     """
     module, _, function = name.partition(":")
     if not module or not function:
@@ -147,18 +148,13 @@ def resolve(name: str) -> Classifier:
         raise ValueError(f"classifier {name!r}: {error}; is it on PYTHONPATH?") from error
     if not callable(found):
         raise ValueError(f"classifier {name!r}: {module} has no function {function!r}")
-    return found
 
+    def checked(texts: Sequence[str]) -> list[str]:
+        kinds = list(found(texts))
+        if len(kinds) != len(texts):
+            raise ValueError(f"{name} gave {len(kinds)} labels for {len(texts)} documents")
+        if unknown := sorted({str(kind) for kind in kinds} - set(KINDS)):
+            raise ValueError(f"{name} gave {unknown[0]!r}; the kinds are {', '.join(KINDS)}")
+        return kinds
 
-def classify(texts: Sequence[str], classifier: Classifier) -> list[str]:
-    """Returns the kinds that a classifier gives to documents.
-
-    Raises:
-      ValueError: if it gives another number of labels, or one that is not in KINDS.
-    """
-    kinds = list(classifier(texts))
-    if len(kinds) != len(texts):
-        raise ValueError(f"the classifier gave {len(kinds)} labels for {len(texts)} documents")
-    if unknown := sorted({str(kind) for kind in kinds} - set(KINDS)):
-        raise ValueError(f"the classifier gave {unknown[0]!r}; the kinds are {', '.join(KINDS)}")
-    return kinds
+    return checked

@@ -72,11 +72,15 @@ def test_any_text_has_a_kind_and_a_reason_unless_usable(text: str) -> None:
     assert bool(reasons) == (kind != "usable")
 
 
+def given_classifier(monkeypatch: pytest.MonkeyPatch, labels: list[str]) -> kinds.Classifier:
+    module = types.ModuleType("given_classifier")
+    monkeypatch.setattr(module, "classify", lambda texts: labels, raising=False)
+    monkeypatch.setitem(sys.modules, "given_classifier", module)
+    return kinds.resolve("given_classifier:classify")
+
+
 def test_a_classifier_is_found_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = types.ModuleType("my_classifier")
-    monkeypatch.setattr(module, "label", lambda texts: ["hate"] * len(texts), raising=False)
-    monkeypatch.setitem(sys.modules, "my_classifier", module)
-    assert kinds.classify(["a", "b"], kinds.resolve("my_classifier:label")) == ["hate", "hate"]
+    assert given_classifier(monkeypatch, ["hate", "task"])(["a", "b"]) == ["hate", "task"]
 
 
 @pytest.mark.parametrize(
@@ -92,11 +96,11 @@ def test_a_wrong_classifier_is_refused(name: str, message: str) -> None:
         kinds.resolve(name)
 
 
-def test_what_a_classifier_gives_is_checked() -> None:
-    with pytest.raises(ValueError, match="1 labels for 2 documents"):
-        kinds.classify(["a", "b"], lambda texts: ["usable"])
-    with pytest.raises(ValueError, match="gave 'bad'; the kinds are usable"):
-        kinds.classify(["a"], lambda texts: ["bad"])
+def test_what_a_classifier_gives_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="classify gave 1 labels for 2 documents"):
+        given_classifier(monkeypatch, ["usable"])(["a", "b"])
+    with pytest.raises(ValueError, match="classify gave 'bad'; the kinds are usable"):
+        given_classifier(monkeypatch, ["bad"])(["a"])
 
 
 def test_hate_speech_is_found_seldom_but_surely() -> None:
