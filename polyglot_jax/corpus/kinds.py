@@ -33,15 +33,14 @@ _SLURS = re.compile(
 # Curses and insults, common in anger without hate: one point each.
 _INSULTS = re.compile(
     "씨발|씨팔|씨빨|씨벌|시발(?<![가-힣]시발)(?![점역지택])|ㅅㅂ|ㅆㅂ|지랄|ㅈㄹ|좆|존나(?<![가-힣]존나)|ㅈㄴ"
-    "|염병|엠병|니미|느금|극혐|역겹|역겨|처먹|쳐먹|꽃뱀|창녀|계집|면상|찌질|대가리|아가리|주둥이|닥쳐|닥치고"
+    "|염병|엠병|니미|느금|극혐|역겹|역겨|처먹|쳐먹|꽃뱀|계집|면상|찌질|대가리|아가리|주둥이|닥쳐|닥치고"
     "|꺼져라|뒤[져진]라|뒈[져질]|정신병자|또라이|똘아이|돌아이|쓰레기(?:들|새|같|네|야)|미친놈|노처녀"
     "|벌레[들같]|빨갱이|매국노|양아치"
 )
-_MIN_POINTS, _CHARS_PER_POINT = 2, 120  # an article that quotes a slur is not hate speech
+_MIN_POINTS, _CHARS_PER_POINT = 2, 75  # an article that quotes a slur is not hate speech
 
-_REPLY = re.compile(
-    r"\s*(?:>|└|↳|ㄴ(?![가-힣ㄱ-ㅎ])|@[\w가-힣]|(?:re|답글|답장)\s?:)", re.IGNORECASE
-)
+# Not ">", which quotes in e-mail but sets off notes in Markdown.
+_REPLY = re.compile(r"\s*(?:└|↳|ㄴ(?![가-힣ㄱ-ㅎ])|@[\w가-힣]|(?:re|답글|답장)\s?:)", re.IGNORECASE)
 _CHATTY = re.compile(r"ㅋㅋ|ㅎㅎ|ㅠ|ㅜㅜ|\^\^|[가-힣](?:~|!!|\?\?|\.\.|;;)|[ㄱ-ㅎ]{2}|♡|👍")
 _POINTING = re.compile(r"(?:위|아래|앞|첨부된?)의?\s?(?:글|사진|그림|링크|댓글|영상)")
 _SENTENCE_END = re.compile(r"(?:[다요까죠네오음함됨임]|[.?!])[\"'”’)\]]*\s*\Z")
@@ -110,7 +109,7 @@ def _context(text: str) -> tuple[str, ...]:
     lines = [line for line in text.split("\n") if line.strip()]
     reasons = []
     if len(lines) >= 3 and (share := _share(_REPLY, lines)) >= 0.3:
-        reasons.append(f"{share:.0%} of the lines are quotes or replies")
+        reasons.append(f"{share:.0%} of the lines are replies")
     if len(lines) >= 6 and statistics.median(map(len, lines)) < 80:
         share = sum(bool(_CHATTY.search(line)) for line in lines) / len(lines)
         if share >= 0.3:
