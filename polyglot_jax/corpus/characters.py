@@ -101,3 +101,11 @@ def strip_line_tails(text: str) -> str:
 def collapse_empty_lines(text: str) -> str:
     """Leaves at most one empty line in a row, and none at the start or end of the text."""
     return re.sub("\n{3,}", "\n\n", text).strip("\n")
+
+
+PASSES = 10  # at most, of rules whose result may need them again; a text that needs more is made to
+
+
+def repair(text: str) -> str:
+    """All of the above for a text that a rule has changed: entities may stand for any character."""
+    return collapse_blanks(compose(remove_invisible(unify_line_ends(text))))
