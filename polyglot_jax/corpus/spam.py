@@ -22,8 +22,6 @@ _WEAK = (
 _SEPARATORS = r"[\s\d|/·ㆍ,:>()\[\]+-]"
 _MENU = re.compile(rf"(?:{_SEPARATORS}|{_STRONG}|{_WEAK})+", re.IGNORECASE)
 _MENU_WORD = re.compile(rf"(?P<strong>{_STRONG})|{_WEAK}", re.IGNORECASE)
-_MARK = r"[^\w\s]{0,3}\s*"
-
 _EMAIL = r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
 _REPORTER = (
     r"[가-힣]{2,4}\s?(?:선임|수석|수습|인턴|객원|전문|의학|온라인)?\s?(?:기자|특파원|앵커|PD)"
@@ -62,65 +60,25 @@ _FOOTER_FIELD = re.compile(
     "개인정보\\s?(?:보호|관리)|주소|전화|팩스|TEL|FAX|이메일|제호|발행일"
 )
 _FOOTER_FIELDS = 4  # a line with fewer is an address, which the original took for a footer
-# A line without any of these is none of the above; looked up in the whole text first.
-_HINTS = [
-    "공유",
-    "바로",
-    "건너",
-    "맨위",
-    "맨",
-    "위",
-    "글자",
-    "글씨",
-    "구독",
-    "제보",
-    "다운로드",
-    "클릭",
-    "홈페이지",
-    "금지",
-    "eserved",
-    "ESERVED",
-    "저작권자",
-    "opyright",
-    "OPYRIGHT",
-    "ⓒ",
-    "©",
-    "기자",
-    "특파원",
-    "앵커",
-    "PD",
-    "입력",
-    "등록",
-    "송고",
-    "승인",
-    "발행",
-    "카카오",
-    "페이스북",
-    "트위터",
-    "복사",
-    "인쇄",
-    "스크랩",
-    "본문듣기",
-    "로그인",
-    "회원가입",
-    "좋아요",
-    "블로그",
-    "밴드",
-]
+# A line without any of these is none of the above; they are looked for in the whole text first.
+_HINT = re.compile(
+    "공유|바로 ?가기|건너뛰|맨 ?위로|글자|글씨|구독|제보|다운로드|클릭|홈페이지|금지|저작권자|ⓒ|©|"
+    "reserved|Reserved|RESERVED|copyright|Copyright|COPYRIGHT|기자|특파원|앵커|PD|입력|등록|송고|승인|"
+    "발행|카카오|페이스북|트위터|URL|인쇄|스크랩|본문듣기|로그인|회원가입|좋아요|블로그|밴드"
+)
 
 
 def remove_page_lines(text: str) -> str:
     """Removes lines of menus, sharing, copyright, sign-offs, article dates and site footers."""
-    hints = [hint for hint in _HINTS if hint in text]
-    if not hints:
-        return text
-    lines = text.split("\n")
-    kept = [
-        line
-        for line in lines
-        if len(line) > _LONGEST or not any(h in line for h in hints) or not is_page_line(line)
-    ]
-    return text if len(kept) == len(lines) else "\n".join(kept)
+    pieces, position, found = [], 0, _HINT.search(text)
+    while found:
+        start = text.rfind("\n", 0, found.start()) + 1
+        end = (text.find("\n", start) + 1) or len(text)
+        if end - start <= _LONGEST and is_page_line(text[start:end].removesuffix("\n")):
+            pieces.append(text[position:start])
+            position = end
+        found = _HINT.search(text, end)
+    return "".join([*pieces, text[position:]]) if pieces else text
 
 
 def is_page_line(line: str) -> bool:
@@ -141,60 +99,18 @@ def is_page_line(line: str) -> bool:
 
 # Sites for gambling, escorts and fake goods. The original dropped a document for one of 37 words,
 # and with it reports and petitions about them; here several must stand together.
-_ADVERTISED = [
-    "카지노사이트",
-    "온라인카지노",
-    "바카라사이트",
-    "토토사이트",
-    "사설토토",
-    "스포츠토토사이트",
-    "먹튀검증",
-    "먹튀사이트",
-    "안전놀이터",
-    "메이저놀이터",
-    "놀이터추천",
-    "꽁머니",
-    "파워볼사이트",
-    "슬롯사이트",
-    "홀덤사이트",
-    "사다리사이트",
-    "카지노추천",
-    "바카라추천",
-    "토토추천",
-    "룰렛사이트",
-    "가입첫충",
-    "첫충보너스",
-    "출장안마",
-    "출장샵",
-    "출장마사지",
-    "출장만남",
-    "조건만남",
-    "오피추천",
-    "건마추천",
-    "유흥사이트",
-    "비아그라구매",
-    "비아그라구입",
-    "비아그라판매",
-    "시알리스구매",
-    "시알리스구입",
-    "정품비아그라",
-    "레플리카사이트",
-    "레플리카쇼핑몰",
-    "폰테크",
-    "소액결제현금화",
-    "상품권현금화",
-    "신용카드현금화",
-    "작업대출",
-    "무직자대출",
-]
+_SPAM_WORDS = (
+    ("카지노 바카라 토토 먹튀 슬롯 홀덤 룰렛 파워볼 유흥 레플리카", "사이트"),
+    ("카지노 바카라 토토 놀이터 오피 건마", "추천"),
+    ("비아그라 시알리스", "구매"),
+    ("비아그라 시알리스", "판매"),
+    ("소액결제 상품권 신용카드", "현금화"),
+    ("온라인카지노 사설토토 먹튀검증 안전놀이터 메이저놀이터 꽁머니 첫충", ""),
+    ("출장안마 출장샵 출장마사지 출장만남 조건만남 정품비아그라 폰테크 작업대출 무직자대출", ""),
+)
+_ADVERTISED = re.compile("|".join(w + end for words, end in _SPAM_WORDS for w in words.split()))
 
 
 def advertised_words(text: str) -> int:
-    """Returns how many different words of spam sites a text has, written with or without blanks."""
-    if not any(
-        part in text
-        for part in ("사이트", "추천", "출장", "토토", "현금화", "구매", "먹튀", "놀이터")
-    ):
-        return 0
-    joined = text.replace(" ", "")
-    return sum(word in joined for word in _ADVERTISED)
+    """Returns how many different words of spam sites a text has."""
+    return len(set(_ADVERTISED.findall(text)))
