@@ -19,7 +19,7 @@ _FENCE = re.compile(r"[ \t]*(?:`{3}|~{3})")
 # Only a URL or path is a link's target: `[전문개정 2007](비영리 단체 ...)` is how laws are quoted.
 _TARGET = r"(?:https?://|mailto:|/|\./|\.\./|#)(?:[^()\s]|\([^()\s]*\))*+(?:[ \t]+\"[^\"\n]*\")?"
 _LINK_PART = re.compile(
-    rf"(?P<code>(?<!`)(?P<ticks>`{{1,2}})(?!`)[^`]+(?P=ticks)(?!`))|(?P<open>!?\[)"
+    rf"(?P<code>(?<!`)(?:`[^`]++`|``(?:[^`]|`(?!`))++``)(?!`))|(?P<open>!?\[)"
     rf"|\](?P<target>\({_TARGET}\))?"
 )
 

@@ -58,7 +58,7 @@ _DEEPEST = 200
 _ATTRIBUTES = r"""(?:\s+[a-zA-Z_:@][\w:.-]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"'<>]++))?)*+"""
 _PIECE = re.compile(
     rf"""(?P<code>^[ \t]*(?P<fence>`{{3,}}|~{{3,}})[^`\n]*\n(?:.*\n)*?[ \t]*(?P=fence)[ \t]*$
-        |(?<!`)(?P<ticks>`{{1,2}})(?!`)[^`\n]+(?P=ticks)(?!`))
+        |(?<!`)(?:`[^`\n]++`|``(?:[^`\n]|`(?!`))++``)(?!`))
     |(?P<comment><!--(?s:(?!<!--|-->).)*+-->|<!doctype\b[^<>]*>)
     |<(?P<slash>/?)(?P<name>[a-zA-Z][a-zA-Z0-9:]*+)(?P<attributes>{_ATTRIBUTES})\s*+(?P<end>/?)>
     |(?P<entity>&(?:\#[0-9]{{1,7}}|\#[xX][0-9a-fA-F]{{1,6}}|[A-Za-z][A-Za-z0-9]{{1,31}});)
@@ -164,6 +164,8 @@ def _for_parser(text: str, matches: list[re.Match[str]]) -> Iterator[str]:
             yield match[0]
         elif match["comment"] is None and not _is_tag(match):
             yield html.escape(match[0], quote=False)
+        elif "\n" in match[0]:  # or two lines would become one
+            yield "<x-line></x-line>"
         elif match["comment"] is None:
             slash, name = match["slash"], match["name"].lower()
             if name in _DROPPED or name == "pre":
@@ -267,7 +269,10 @@ def _render(markup: str, *, page: bool) -> str:
         name = node.tag
         if name == "-text":
             out.write(node.text_content or "", verbatim=depth_of_pre > 0)
-        elif name not in _DROPPED and name != "head":
+        elif name in _DROPPED or name == "head":
+            if not page and "\n" in (node.html or ""):
+                out.end_line(1)
+        else:
             _enter(out, node, depth_of_pre)
             depth_of_pre += name == "pre"
             if node.child is not None:
