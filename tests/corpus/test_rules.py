@@ -219,7 +219,7 @@ def test_boilerplate_is_prose_of_some_length() -> None:
         assert boilerplate_key(other) is None
 
 
-PROSE = "이 문서는 청원에 대한 답변이며 모두가 읽을 수 있게 공개하기로 하였습니다. " * 2
+PROSE = "정부는 국민청원에 대한 답변에서 모두가 문서를 읽게 공개하기로 하였습니다. " * 2
 
 
 @pytest.mark.parametrize(
@@ -232,8 +232,8 @@ PROSE = "이 문서는 청원에 대한 답변이며 모두가 읽을 수 있게
         ("가나다라마바사아자차카타파하 " * 10, "word_length"),
         ("나 는 너 와 함 께 " * 10, "word_length"),
         ("이것은... 무엇일까… #태그 그리고 " * 5, "symbols"),
-        ("* 첫째 항목이며 이것은 목록이다\n· 둘째 항목이며 이것은 목록이다\n" * 3, "bullets"),
-        ("무엇인가 하려는 것이었는데 그만…\n그래서 그렇게 되었다고 하던데…\n" * 3, "ellipses"),
+        ("*첫째 항목이며 이것은 목록이다\n·둘째 항목이며 이것은 목록이다\n" * 3, "bullets"),
+        ("무엇인가 하려는 것이었는데 그래서 그렇게 되었다고 말을 하던데 그만…\n" * 3, "ellipses"),
         ("This document is written in English only, without any Hangul. 끝", "hangul"),
         (f"{PROSE} 카지노사이트 바카라사이트 토토사이트 먹튀검증", "advertising"),
         (f"{PROSE} 카지노사이트를 단속해 달라는 청원", None),
