@@ -1,68 +1,28 @@
-"""Cleaning rules: pure functions from text to text under which lines stay lines.
+"""Cleans one document: rules edit its text in order, filters say whether it stays.
 
-The original pipeline of Polyglot-Ko lost every newline to a `\\s+` rule. Here no rule joins two
-non-empty lines, and each is idempotent; `tests/corpus/test_rules.py` holds them to both.
+`clean` is a pure function of a text and `Options`; it knows nothing of files, other documents or
+engines, so every engine gives the same result. A rule edits and never drops, a filter drops and
+never edits: the report can say of each what it did. Duplicates are found by the engine.
 """
 
-import re
-import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
+from polyglot_jax.corpus import kinds, pii
+from polyglot_jax.corpus.characters import (
+    collapse_blanks,
+    collapse_empty_lines,
+    compose,
+    remove_invisible,
+    strip_line_tails,
+    unify_line_ends,
+)
 from polyglot_jax.corpus.markdown import strip_markdown
 
-_BLANKS = (
-    " \t\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f"
-)
-_BLANKS += "\u2800\u3000\u3164\uffa0"  # empty Braille cell, full-width space, Hangul fillers
-_LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # control characters but tab and line ends
-    "\u00ad\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ufdd0-\ufdef" + "".join(chr(p << 16 | e) for p in range(17) for e in (0xFFFE, 0xFFFF)) + "]"
-)
-# A zero-width joiner is noise in Korean text but holds an emoji sequence together.
-_EMOJI = "[\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]"
-_JOINER = re.compile(f"(?<!{_EMOJI})\u200d|\u200d(?!{_EMOJI})")
-_BLANK_RUN = re.compile(f"(^)?(?:[{_BLANKS}]{{2,}}|[{_BLANKS[2:]}])", re.MULTILINE)
+Rule = Callable[[str], str]
+PERSONAL_DATA = "personal_data"  # the last rule, the only one with options
 
-
-def unify_line_ends(text: str) -> str:
-    """Turns every line and page separator into one newline character."""
-    return _LINE_END.sub("\n", text)
-
-
-def remove_invisible(text: str) -> str:
-    """Removes control and zero-width characters, direction marks and noncharacters."""
-    return _JOINER.sub("", _INVISIBLE.sub("", text))
-
-
-def compose(text: str) -> str:
-    """Unicode NFC: a Hangul syllable is one character, not two or three jamo."""
-    return unicodedata.normalize("NFC", text)
-
-
-def collapse_blanks(text: str) -> str:
-    """Makes a run of blanks inside a line one blank (a tab if it holds one); keeps indentation."""
-
-    def shrink(match: re.Match[str]) -> str:
-        if match[1] is not None:
-            return "".join(c if c == "\t" else " " for c in match[0])
-        return "\t" if "\t" in match[0] else " "
-
-    return _BLANK_RUN.sub(shrink, text)
-
-
-def strip_line_tails(text: str) -> str:
-    """Removes blanks at the ends of lines."""
-    return "\n".join(line.rstrip(_BLANKS) for line in text.split("\n"))
-
-
-def collapse_empty_lines(text: str) -> str:
-    """Leaves at most one empty line in a row, and none at the start or end of the text."""
-    return re.sub("\n{3,}", "\n\n", text).strip("\n")
-
-
-RULES: tuple[tuple[str, Callable[[str], str]], ...] = (
+RULES: tuple[tuple[str, Rule], ...] = (
     ("line_ends", unify_line_ends),
     ("invisible", remove_invisible),
     ("compose", compose),
@@ -71,23 +31,78 @@ RULES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("line_tails", strip_line_tails),
     ("empty_lines", collapse_empty_lines),
 )
+_FORMATS = {"markdown": ("markdown",)}  # rules of some formats only
 
 
-def clean(text: str, *, markdown: bool = False) -> tuple[str, list[str]]:
-    """Applies the rules in order and returns the text and the names of those that changed it.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What cleaning does. Characters are Unicode characters; None turns a filter off."""
+
+    without: tuple[str, ...] = ()  # names of rules to leave out
+    pii: tuple[str, ...] = ("rrn", "acc", "tel")  # types to mask
+    pii_style: str = "token"
+    min_chars: int = 50
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A cleaned document and what happened to it."""
+
+    text: str
+    changed: tuple[str, ...] = ()  # rules that changed the text, in order
+    dropped: str | None = None  # the filter that drops it
+    pii: dict[str, int] = field(default_factory=dict)  # masked, by type
+    kind: str = ""
+    reasons: tuple[str, ...] = ()  # why it is of that kind
+
+
+FILTERS: tuple[tuple[str, Callable[[str, Options], bool]], ...] = (
+    ("empty", lambda text, options: not text.strip()),
+    ("short", lambda text, options: len(text) < options.min_chars),
+)
+
+
+def clean(text: str, options: Options, *, format: str = "text", source: str = "") -> Cleaned:
+    """Applies the rules in order, then the filters.
 
     Args:
       text: any text without lone surrogates.
-      markdown: whether the text is Markdown or MDX, whose markup is then removed.
+      options: what to do.
+      format: "text", "markdown" or "html".
+      source: name of the document's source, a hint for its kind.
     """
     changed = []
-    for name, rule in RULES:
-        if name == "markdown" and not markdown:
-            continue
+    for name, rule in rules_of(options, format):
         before, text = text, rule(text)
         if text != before:
             changed.append(name)
-    return text, changed
+    masked, found = pii.mask(text, options.pii, options.pii_style)
+    if masked != text:
+        text = masked
+        changed.append(PERSONAL_DATA)
+    dropped = next((name for name, drops in FILTERS if drops(text, options)), None)
+    kind, reasons = ("", ()) if dropped else kinds.label(text, source)
+    return Cleaned(text, tuple(changed), dropped, dict(found), kind, tuple(reasons))
+
+
+def rules_of(options: Options, format: str) -> tuple[tuple[str, Rule], ...]:
+    """Returns the rules that a document of a format goes through, personal data apart."""
+    return tuple(
+        (name, rule)
+        for name, rule in RULES
+        if name not in options.without and format in _FORMATS.get(name, (format,))
+    )
+
+
+def explain(text: str, options: Options, *, format: str = "text") -> list[tuple[str, str, str]]:
+    """Returns (rule, text before, text after) for each rule that changes the text, in order."""
+    steps = []
+    for name, rule in rules_of(options, format):
+        before, text = text, rule(text)
+        if text != before:
+            steps.append((name, before, text))
+    masked, _ = pii.mask(text, options.pii, options.pii_style)
+    return [*steps, (PERSONAL_DATA, text, masked)] if masked != text else steps
 
 
 _MIN_BOILERPLATE_CHARS = 30
