@@ -20,7 +20,26 @@ _INVISIBLE = re.compile(
 # A zero-width joiner is noise in Korean text but holds an emoji sequence together.
 _EMOJI = "[\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]"
 _JOINER = re.compile(f"(?<!{_EMOJI})\u200d|\u200d(?!{_EMOJI})")
+_CONJOINING = re.compile("[\u1100-\u11ff]")
+_ANY_JAMO = "\u1100-\u11ff\ua960-\ua97f\ud7b0-\ud7ff"
+_FILLER = re.compile(f"[\u115f\u1160]++(?![{_ANY_JAMO}])")  # stands for a letter of a syllable
+_LONE_JAMO = re.compile(
+    f"(?<![{_ANY_JAMO}])(?:[\u1100-\u1112]++|[\u1161-\u1175]++)(?![{_ANY_JAMO}])"
+)
+_LETTERS = {0x1100 + i: ord(c) for i, c in enumerate("ㄱㄲㄴㄷㄸㄹㅁㅂㅃㅅㅆㅇㅈㅉㅊㅋㅌㅍㅎ")}
+_LETTERS |= {0x1161 + i: 0x314F + i for i in range(21)}
 _BLANK_RUN = re.compile(f"(^)?(?:[{_BLANKS}]{{2,}}|[{_BLANKS[2:]}])", re.MULTILINE)
+
+
+# What people repeat for emphasis: not digits, letters, syllables, or marks of code and Markdown.
+_LAUGHTER = "ㄱ-ㅎㅏ-ㅣ"
+_EMPHASIS = "!?~.,;^…ㆍ·‥ᆢ？！～。♡♥★☆♪♬\U0001f300-\U0001f3fa\U0001f400-\U0001faff❤"
+_REPEATED = re.compile(rf"([{_LAUGHTER}{_EMPHASIS}])\1{{3,}}")
+_REPEATED_PAIR = re.compile(
+    rf"(([{_LAUGHTER}{_EMPHASIS}])(?!\2)[{_LAUGHTER}{_EMPHASIS}\ufe0f])\1{{3,}}"
+)
+_LONGEST_RULE = 80  # characters of a line, the width that people type
+_RULE = re.compile(rf"^([ \t]*)([-=_*~#+])\2{{{_LONGEST_RULE},}}$", re.MULTILINE)
 
 
 def unify_line_ends(text: str) -> str:
@@ -34,8 +53,33 @@ def remove_invisible(text: str) -> str:
 
 
 def compose(text: str) -> str:
-    """Unicode NFC: a Hangul syllable is one character, not two or three jamo."""
-    return unicodedata.normalize("NFC", text)
+    """Unicode NFC: a Hangul syllable is one character, not two or three jamo.
+
+    Modern conjoining jamo that form no syllable become the letters that keyboards type (`ㅋㅋ`);
+    jamo of old Hangul stay, among them `ᆢ`, which phones offer as an ellipsis.
+    """
+    text = unicodedata.normalize("NFC", text)
+    if not _CONJOINING.search(text):
+        return text
+    return _LONE_JAMO.sub(lambda match: match[0].translate(_LETTERS), _FILLER.sub("", text))
+
+
+def shorten_repeats(text: str) -> str:
+    """Leaves three of a longer run of one jamo, mark or emoji (`ㅋㅋㅋㅋㅋ`, `!!!!!`) or two in turn.
+
+    Lines of one repeated mark (`-----`) stay, cut to 80: they part sections, underline headings and
+    fence code. Digits, Latin letters, syllables and brackets are never touched.
+    """
+    text = _RULE.sub(lambda match: match[1] + match[2] * _LONGEST_RULE, text)
+    return _REPEATED_PAIR.sub(r"\1\1\1", _REPEATED.sub(_shorten, text))
+
+
+def _shorten(match: re.Match[str]) -> str:
+    if match[1] == "~":
+        before = match.string[match.string.rfind("\n", 0, match.start()) + 1 : match.start()]
+        if not before.strip(" \t"):
+            return match[0]
+    return match[1] * 3
 
 
 def collapse_blanks(text: str) -> str:
