@@ -58,8 +58,7 @@ def publish(work: epath.Path, out: epath.Path) -> None:
             out.rmdir()  # empty, or the rename would have been refused before
         whole.rename(out)
     else:
-        files = sorted(file for file in whole.glob("**/*") if not file.is_dir())
-        for file in sorted(files, key=lambda f: f.name == "report.json"):
+        for file in sorted(_files_under(whole), key=lambda f: (f.name == "report.json", str(f))):
             file.rename(out.joinpath(*file.parts[len(whole.parts) :]))
     work.rmtree()
 
@@ -80,6 +79,7 @@ def write_report(
     )
     found = [part for one in written for part in one["parts"]]
     if not found:
+        job.path().rmtree()
         raise ValueError(nothing_left(job, total))
     _name_survivors(job, units, total)
     report: dict[str, Any] = {"format": 3, "fingerprint": fingerprint, "options": _options(job)}
@@ -93,12 +93,20 @@ def write_report(
     report["stats"] = stats.to_json(total)
     report["parts"] = found
     output = job.path("output")
-    for leftover in output.glob("**/.*"):
-        leftover.unlink()  # of a task that was killed
+    for file in _files_under(output):
+        if file.name.startswith("."):
+            file.unlink()  # of a task that was killed
     report_page.write(report, output)
     with records.writing(output / "report.json") as file:
         file.write((json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
     return report
+
+
+def _files_under(folder: epath.Path) -> list[epath.Path]:
+    found = []
+    for path in folder.iterdir():
+        found += _files_under(path) if path.is_dir() else [path]
+    return found
 
 
 def counts(total: stats.Stats) -> dict[str, int]:

@@ -180,11 +180,7 @@ def _prepare(
         do("reading held-out files", contamination.index, [(job,)])
     do("writing", parts.write_unit, each_unit(rounds))
     about = plan.inputs_report(inputs, scans)
-    try:
-        return outcome.write_report(job, about, names, len(chunks), fingerprint)
-    except ValueError:
-        job.path().rmtree()
-        raise
+    return outcome.write_report(job, about, names, len(chunks), fingerprint)
 
 
 def _check(

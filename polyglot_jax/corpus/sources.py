@@ -25,11 +25,8 @@ from polyglot_jax.corpus.document import Fields
 
 _FIELDS = {"text_field": "text", "id_field": "id", "source_field": "source"}
 _TYPES: dict[str, Any] = {
-    "name": str,
-    "weight": (int, float),
-    "licence": str,
-    "category": str,
-    "input": list,
+    **dict.fromkeys(("name", "licence", "category"), str),
+    **{"weight": (int, float), "input": list},
 }
 
 
