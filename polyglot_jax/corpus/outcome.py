@@ -97,9 +97,10 @@ def write_report(
         if file.name.startswith("."):
             file.unlink()  # of a task that was killed
     report_page.write(report, output)
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
     with records.writing(output / "report.json") as file:
-        file.write((json.dumps(report, indent=2, ensure_ascii=False) + "\n").encode())
-    return report
+        file.write(text.encode())
+    return json.loads(text)
 
 
 def _files_under(folder: epath.Path) -> list[epath.Path]:

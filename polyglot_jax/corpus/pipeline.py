@@ -81,14 +81,12 @@ def run(
     with runner.runner(name, processes=processes, ray_address=ray_address) as do:
         scans = _scan(do, job, inputs)
         fingerprint = plan.fingerprint(job, inputs, scans)
-        moving = _guard(work, fingerprint)  # a former run was complete but for its name
-        if not moving and (done := outcome.finished(out, fingerprint)) is not None:
-            work.rmtree()
-            return done
-        if moving:
-            report = json.loads((work / "output/report.json").read_text(encoding="utf-8"))
-        else:
+        report = _done(work, out, fingerprint)
+        if report is None:
             report = _prepare(do, job, inputs, scans, max_rejects, fingerprint)
+    if not (work / "output/report.json").exists():
+        work.rmtree()
+        return report
     outcome.publish(work, out)
     return report
 
@@ -103,21 +101,30 @@ def _begin(work: epath.Path) -> None:
         (work / folder).mkdir(exist_ok=True)
 
 
-def _guard(work: epath.Path, fingerprint: str) -> bool:
-    """Returns whether the directory holds a complete output.
+def _done(work: epath.Path, out: epath.Path, fingerprint: str) -> dict[str, Any] | None:
+    """Returns the report of a run that is complete, with its name or but for its name; else None.
 
     Raises:
-      ValueError: it was begun by a run that would end in other bytes.
+      ValueError: the work directory was begun by a run that would end in other bytes, or the output
+        holds something else.
     """
-    path = work / "fingerprint"
+    path, report = work / "fingerprint", work / "output/report.json"
     if not path.exists():
+        try:
+            done = outcome.finished(out, fingerprint)
+        except ValueError:
+            work.rmtree()
+            raise
         with records.writing(path) as file:
             file.write(fingerprint.encode())
-    elif path.read_text() != fingerprint:
+        return done
+    if path.read_text() != fingerprint:
         raise ValueError(
             f"{work} was begun with other inputs, options or code; remove it to begin anew"
         )
-    return (work / "output/report.json").exists()
+    if report.exists():
+        return json.loads(report.read_text(encoding="utf-8"))
+    return outcome.finished(out, fingerprint)
 
 
 def _scan(do: pool.Run, job: Job, inputs: list[Input]) -> list[dict[str, Any]]:
