@@ -12,7 +12,7 @@ PREFIX = "hf:"
 
 
 def files_saved_in(path: epath.Path) -> list[epath.Path]:
-    """Returns the Arrow files of a directory that `save_to_disk` wrote, in order; else none.
+    """Returns the Arrow files of a directory that `save_to_disk` wrote; else none.
 
     Raises:
       ValueError: its state.json cannot be read.

@@ -3,7 +3,7 @@
 Two documents are the same if the Jaccard similarity of their shingle sets, estimated from 126
 hashes, reaches the threshold. A pair of similarity s becomes a candidate with the probability
 1 - (1 - s^rows)^bands; `bands_for` takes the most rows for which that is at least 95 % at the
-threshold: for 0.8, 18 bands of 7 rows (98.6 % at 0.8, 99.96 % at 0.9, 38 % at 0.6).
+threshold: for 0.8, 18 bands of 7 rows (98.6 % at 0.8, 99.999 % at 0.9, 40 % at 0.6).
 
 The hashes are datasketch's (scheme "affine32"): pure NumPy, hence the same on every platform, with
 a scheme that is named so that a later version cannot change it in silence.

@@ -109,11 +109,10 @@ def _scan_file(job: Job, one: Input) -> dict[str, Any]:
                 digest.update(block)
                 if is_lines:
                     target = (cuts[-1][0] if cuts else 0) + job.unit_bytes
-                    if size + len(block) >= target:
-                        match = line_end.search(block, max(0, target - size))
-                        if match:
-                            lines = block.count(b"\n", 0, match.end())
-                            cuts.append((size + match.end(), line + lines))
+                    while match := line_end.search(block, max(0, target - size)):
+                        lines = block.count(b"\n", 0, match.end())
+                        cuts.append((size + match.end(), line + lines))
+                        target = cuts[-1][0] + job.unit_bytes
                     line += block.count(b"\n")
                 size += len(block)
         if path.name.endswith(".parquet"):

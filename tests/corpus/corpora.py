@@ -21,7 +21,7 @@ def write(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def run(inputs: list[str], output: Path, min_chars: int = 50, **settings: Any) -> dict[str, Any]:
+def run(inputs: list[str], output: Path, min_chars: int = 10, **settings: Any) -> dict[str, Any]:
     """Runs the pipeline; settings are those of `sources.find`, `pipeline.run` and `Job`."""
     found = {key: settings.pop(key) for key in ("source", "sources_file") if key in settings}
     runner = ("name", "processes", "max_rejects")
