@@ -63,7 +63,7 @@ def _ray_runner(address: str | None) -> Iterator[pool.Run]:
             include_dashboard=False if address is None else None,
             runtime_env={"py_modules": [package]},
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ValueError(f"no Ray cluster at {address or 'this machine'}: {error}") from None
     try:
         yield _run_on_ray

@@ -24,7 +24,7 @@ def write(path: Path, rows: list[Any]) -> Path:
 def run(inputs: list[str], output: Path, min_chars: int = 10, **settings: Any) -> dict[str, Any]:
     """Runs the pipeline; settings are those of `sources.find`, `pipeline.run` and `Job`."""
     found = {key: settings.pop(key) for key in ("source", "sources_file") if key in settings}
-    runner = ("name", "processes", "max_rejects")
+    runner = ("name", "processes", "max_rejects", "ray_address")
     how = {key: settings.pop(key) for key in runner if key in settings}
     job = Job(work="", options=Options(min_chars=min_chars), **settings)
     return pipeline.run(sources.find(inputs, **found), str(output), job, **how)
