@@ -2,6 +2,9 @@
 
 import re
 
+from polyglot_jax.corpus.characters import PASSES, repair
+from polyglot_jax.corpus.html import strip_tags
+
 # A tag that its line ends in the middle of, and the end of one that began on a line that is gone.
 _NAMES = "a|img|div|span|font|table|td|tr|iframe|embed|param|script|link|input|object|video"
 _HALF_TAG = re.compile(rf"<(?:{_NAMES})\s+[a-zA-Z-]+=[^<>\n]*$", re.MULTILINE)
@@ -16,7 +19,7 @@ _FENCE = re.compile(r"[ \t]*(?:`{3}|~{3})")
 # Only a URL or path is a link's target: `[전문개정 2007](비영리 단체 ...)` is how laws are quoted.
 _TARGET = r"(?:https?://|mailto:|/|\./|\.\./|#)(?:[^()\s]|\([^()\s]*\))*+(?:[ \t]+\"[^\"\n]*\")?"
 _LINK_PART = re.compile(
-    rf"(?P<code>(?<!`)(?P<ticks>`{{1,2}})(?!`)[^`]+(?P=ticks)(?!`))|(?P<open>!?\[)"
+    rf"(?P<code>(?<!`)(?:`[^`]++`|``(?:[^`]|`(?!`))++``)(?!`))|(?P<open>!?\[)"
     rf"|\](?P<target>\({_TARGET}\))?"
 )
 
@@ -27,13 +30,22 @@ def remove_fragments(text: str) -> str:
     Of a link to a URL or path the words stay. Brackets before parentheses that hold anything else
     are text, and code in backticks or fences is left alone.
     """
+    for _ in range(PASSES):
+        before, text = text, _remove_once(text)
+        if text == before:
+            break
+        # Without what stood between them two halves may be a tag.
+        text = strip_tags(repair(text))
+    return text
+
+
+def _remove_once(text: str) -> str:
     if "=" in text and (">" in text or "<" in text):
         text = _TAG_END.sub("", _HALF_TAG.sub("", text))
     if ";base64," in text:
         text = _DATA_URI.sub("", text)
-    before = ""
-    while "](" in text and text != before:
-        before, text = text, _remove_links(text)
+    if "](" in text:
+        text = _remove_links(text)
     return text
 
 

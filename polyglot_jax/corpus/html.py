@@ -14,38 +14,51 @@ from html.entities import html5
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-from polyglot_jax.corpus.characters import compose, remove_invisible, unify_line_ends
+from polyglot_jax.corpus.characters import PASSES, repair
 
-_PARAGRAPHS = frozenset(
-    "p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl hr section article header footer main "
-    "aside figure form fieldset x-paragraph".split()
-)
-_LINES = frozenset(
-    "div li tr dt dd br address center caption figcaption legend details summary option html body "
-    "thead tbody tfoot x-line".split()
-)
-_CELLS = frozenset("td th x-cell".split())
-_FORMATTING = frozenset("a b big code em font i nobr s small strike strong tt u".split())
-_INLINE = _FORMATTING | frozenset(
-    "abbr acronym bdi bdo cite data del dfn img input ins kbd label map mark meter o:p output "
-    "picture progress q samp source span sub sup time var video audio wbr area base link meta "
-    "embed param track col colgroup canvas dialog head".split()
-)
-# Never prose. One that is not closed stays text: the parser would drop the rest of the document.
-_DROPPED = frozenset(
-    "script style nav noscript noembed noframes template svg math iframe object button select "
-    "textarea title".split()
-)
+# Those dropped are never prose. One that is not closed stays text: the parser would drop the rest.
+_ELEMENTS = {
+    kind: frozenset(names.split())
+    for kind, names in (
+        (
+            "paragraph",
+            "p h1 h2 h3 h4 h5 h6 blockquote pre table ul ol dl hr section article header footer "
+            "main aside figure form fieldset x-paragraph",
+        ),
+        (
+            "line",
+            "div li tr dt dd br address center caption figcaption legend details summary option "
+            "html body thead tbody tfoot x-line",
+        ),
+        ("cell", "td th x-cell"),
+        ("formatting", "a b big code em font i nobr s small strike strong tt u"),
+        (
+            "inline",
+            "abbr acronym bdi bdo cite data del dfn img input ins kbd label map mark meter o:p "
+            "output picture progress q samp source span sub sup time var video audio wbr area base "
+            "link meta embed param track col colgroup canvas dialog head",
+        ),
+        (
+            "dropped",
+            "script style nav noscript noembed noframes template svg math iframe object button "
+            "select textarea title",
+        ),
+        ("void", "area base br col embed hr img input link meta param source track wbr"),
+        ("closed by others", "p li dt dd td th tr thead tbody tfoot option body html head"),
+    )
+}
+_PARAGRAPHS, _LINES, _CELLS = (_ELEMENTS[kind] for kind in ("paragraph", "line", "cell"))
+_FORMATTING, _DROPPED = _ELEMENTS["formatting"], _ELEMENTS["dropped"]
+_INLINE = _FORMATTING | _ELEMENTS["inline"]
 _KNOWN = _PARAGRAPHS | _LINES | _CELLS | _INLINE | _DROPPED
-_VOID = frozenset("area base br col embed hr img input link meta param source track wbr".split())
-_END_IMPLIED = frozenset("p li dt dd td th tr thead tbody tfoot option body html head".split())
+_NOT_COUNTED = _ELEMENTS["void"] | _ELEMENTS["closed by others"]
 # The parser's time grows with depth times length: 1 MB of "<div>" would take it minutes.
 _DEEPEST = 200
 
 _ATTRIBUTES = r"""(?:\s+[a-zA-Z_:@][\w:.-]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"'<>]++))?)*+"""
 _PIECE = re.compile(
     rf"""(?P<code>^[ \t]*(?P<fence>`{{3,}}|~{{3,}})[^`\n]*\n(?:.*\n)*?[ \t]*(?P=fence)[ \t]*$
-        |(?<!`)(?P<ticks>`{{1,2}})(?!`)[^`\n]+(?P=ticks)(?!`))
+        |(?<!`)(?:`[^`\n]++`|``(?:[^`\n]|`(?!`))++``)(?!`))
     |(?P<comment><!--(?s:(?!<!--|-->).)*+-->|<!doctype\b[^<>]*>)
     |<(?P<slash>/?)(?P<name>[a-zA-Z][a-zA-Z0-9:]*+)(?P<attributes>{_ATTRIBUTES})\s*+(?P<end>/?)>
     |(?P<entity>&(?:\#[0-9]{{1,7}}|\#[xX][0-9a-fA-F]{{1,6}}|[A-Za-z][A-Za-z0-9]{{1,31}});)
@@ -75,7 +88,7 @@ def strip_page(text: str) -> str:
         slash, name = match[2], match[3].lower()
         if name in _DROPPED and not slash and last.get(name, -1) < match.start():
             return "&lt;" + match[0][1:]
-        if name in _VOID or name in _END_IMPLIED:
+        if name in _NOT_COUNTED:
             return match[0]
         depth += -1 if slash else 1
         if depth + bool(slash) > _DEEPEST:
@@ -100,9 +113,12 @@ def strip_tags(text: str) -> str:
     tags are not enough (`<b>`), nor are tags that the text speaks of ("the <p> tag"). Code in
     backticks or fences is left alone. What entities stand for may be HTML again, and is removed.
     """
-    before = ""
-    while text != before and ("<" in text or "&" in text):
+    for _ in range(PASSES):
+        if "<" not in text and "&" not in text:
+            break
         before, text = text, _strip_once(text)
+        if text == before:
+            break
     return text
 
 
@@ -148,6 +164,8 @@ def _for_parser(text: str, matches: list[re.Match[str]]) -> Iterator[str]:
             yield match[0]
         elif match["comment"] is None and not _is_tag(match):
             yield html.escape(match[0], quote=False)
+        elif "\n" in match[0]:  # or two lines would become one
+            yield "<x-line></x-line>"
         elif match["comment"] is None:
             slash, name = match["slash"], match["name"].lower()
             if name in _DROPPED or name == "pre":
@@ -189,16 +207,11 @@ def _decode(text: str, matches: list[re.Match[str]]) -> str:
         if match["entity"] is not None and _is_entity(match[0]):
             pieces += [text[position : match.start()], html.unescape(match[0])]
             position = match.end()
-    return _repair("".join([*pieces, text[position:]])) if pieces else text
+    return repair("".join([*pieces, text[position:]])) if pieces else text
 
 
 def _is_entity(entity: str) -> bool:
     return entity[1] == "#" or entity[1:] in html5
-
-
-def _repair(text: str) -> str:
-    """Entities may stand for the characters that earlier rules removed."""
-    return compose(remove_invisible(unify_line_ends(text)))
 
 
 class _Lines:
@@ -256,7 +269,10 @@ def _render(markup: str, *, page: bool) -> str:
         name = node.tag
         if name == "-text":
             out.write(node.text_content or "", verbatim=depth_of_pre > 0)
-        elif name not in _DROPPED and name != "head":
+        elif name in _DROPPED or name == "head":
+            if not page and "\n" in (node.html or ""):
+                out.end_line(1)
+        else:
             _enter(out, node, depth_of_pre)
             depth_of_pre += name == "pre"
             if node.child is not None:
@@ -270,7 +286,7 @@ def _render(markup: str, *, page: bool) -> str:
                 depth_of_pre -= node.tag == "pre"
                 _leave(out, node, depth_of_pre)
         node = node.next if node is not None else None
-    return _repair("".join(out.pieces))
+    return repair("".join(out.pieces))
 
 
 def _enter(out: _Lines, node: LexborNode, depth_of_pre: int) -> None:

@@ -14,7 +14,7 @@ def write(report: dict[str, Any], directory: epath.PathLike) -> None:
         `near_duplicates` (`{"documents": int, "clusters": int, "sizes": {size: clusters},
         "examples": [[{"id", "source", "text"}, ...], ...]}`, the first of a cluster stays),
         `contamination` (`{"documents": int, "by_file": {file: documents},
-        "examples": [{"id", "source", "file", "ngram"}]}`), `rejects` (`[{"file", "row", "reason"}]`,
-        the first ten).
+        "examples": [{"id", "source", "file", "ngram"}]}`), `rejects`
+        (`[{"file", "row", "reason"}]`, the first ten).
     """
     raise NotImplementedError

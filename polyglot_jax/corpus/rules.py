@@ -5,20 +5,28 @@ engines, so every engine gives the same result. A rule edits and never drops, a 
 never edits: the report can say of each what it did. Duplicates are found by the engine.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
 
-from polyglot_jax.corpus import kinds, pii
+from polyglot_jax.corpus import filters, kinds, pii
 from polyglot_jax.corpus.characters import (
     collapse_blanks,
     collapse_empty_lines,
     compose,
     remove_invisible,
+    shorten_repeats,
     strip_line_tails,
     unify_line_ends,
 )
+from polyglot_jax.corpus.fragments import remove_fragments
+from polyglot_jax.corpus.html import strip_page, strip_tags
 from polyglot_jax.corpus.markdown import strip_markdown
+from polyglot_jax.corpus.spam import advertised_words, remove_page_lines
 
+Format = Literal["text", "markdown", "html"]
 Rule = Callable[[str], str]
 PERSONAL_DATA = "personal_data"  # the last rule, the only one with options
 
@@ -26,22 +34,59 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("line_ends", unify_line_ends),
     ("invisible", remove_invisible),
     ("compose", compose),
-    ("markdown", strip_markdown),
     ("blanks", collapse_blanks),
+    ("markdown", lambda text: collapse_blanks(strip_markdown(text))),
+    ("html_page", strip_page),
+    ("html", strip_tags),
+    ("fragments", remove_fragments),
+    ("repeats", shorten_repeats),
+    ("page_lines", remove_page_lines),
     ("line_tails", strip_line_tails),
     ("empty_lines", collapse_empty_lines),
 )
-_FORMATS = {"markdown": ("markdown",)}  # rules of some formats only
+# The formats of rules that are not for all. What is Markdown by name has had its HTML removed.
+_FORMATS: dict[str, tuple[Format, ...]] = {
+    "markdown": ("markdown",),
+    "html_page": ("html",),
+    "html": ("text", "html"),
+    "fragments": ("text", "html"),
+}
+NAMES = (*(name for name, _ in RULES), PERSONAL_DATA)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What cleaning does. Characters are Unicode characters; None turns a filter off."""
+    """What cleaning does. A filter whose limit is None is off; docs/rules.md gives the reasons."""
 
     without: tuple[str, ...] = ()  # names of rules to leave out
-    pii: tuple[str, ...] = ("rrn", "acc", "tel")  # types to mask
-    pii_style: str = "token"
+    pii: tuple[str, ...] = pii.DEFAULT_TYPES  # types of personal data to mask
+    pii_style: Literal["token", "tag"] = "token"
     min_chars: int = 50
+    max_chars: int | None = None
+    min_word_chars: float | None = None  # mean characters per word between blanks
+    max_word_chars: float | None = None
+    max_symbol_share: float | None = None  # words that hold an ellipsis or #
+    max_bullet_share: float | None = None  # lines that begin with a bullet
+    max_ellipsis_share: float | None = None  # lines that end in an ellipsis
+    min_hangul_share: float | None = None  # of the characters that are not blank
+    max_advertised_words: int | None = 3  # different words of spam sites
+
+    def __post_init__(self) -> None:
+        for name in self.without:
+            if name not in NAMES:
+                raise ValueError(f"no cleaning rule {name!r}; there are {', '.join(NAMES)}")
+
+
+# The numbers of the original's Korean job (EleutherAI/dps, configs/korean_job.yaml).
+ORIGINAL = Options(
+    max_chars=100_000,
+    min_word_chars=3,
+    max_word_chars=10,
+    max_symbol_share=0.1,
+    max_bullet_share=0.9,
+    max_ellipsis_share=0.3,
+    min_hangul_share=0.25,
+)
 
 
 @dataclass(frozen=True)
@@ -56,19 +101,43 @@ class Cleaned:
     reasons: tuple[str, ...] = ()  # why it is of that kind
 
 
-FILTERS: tuple[tuple[str, Callable[[str, Options], bool]], ...] = (
-    ("empty", lambda text, options: not text.strip()),
-    ("short", lambda text, options: len(text) < options.min_chars),
+Measure = Callable[[str], float]
+# Name, measure, and the options (or a number) below and above which a document is dropped.
+FILTERS: tuple[tuple[str, Measure, str | int | None, str | None], ...] = (
+    ("empty", lambda text: len(text.strip()), 1, None),
+    ("short", len, "min_chars", None),
+    ("long", len, None, "max_chars"),
+    ("word_length", filters.mean_word_length, "min_word_chars", "max_word_chars"),
+    ("symbols", filters.symbol_share, None, "max_symbol_share"),
+    ("bullets", filters.bullet_share, None, "max_bullet_share"),
+    ("ellipses", filters.ellipsis_share, None, "max_ellipsis_share"),
+    ("hangul", filters.hangul_share, "min_hangul_share", None),
+    ("advertising", advertised_words, None, "max_advertised_words"),
 )
 
 
-def clean(text: str, options: Options, *, format: str = "text", source: str = "") -> Cleaned:
+def why_dropped(text: str, options: Options) -> tuple[str, float, float] | None:
+    """Returns the first filter that drops a cleaned text, what it measured and its limit."""
+    for name, measure, below, above in FILTERS:
+        low = getattr(options, below) if isinstance(below, str) else below
+        high = getattr(options, above) if above else None
+        if low is None and high is None:
+            continue
+        value = measure(text)
+        if low is not None and value < low:
+            return name, value, low
+        if high is not None and value > high:
+            return name, value, high
+    return None
+
+
+def clean(text: str, options: Options, *, format: Format = "text", source: str = "") -> Cleaned:
     """Applies the rules in order, then the filters.
 
     Args:
       text: any text without lone surrogates.
       options: what to do.
-      format: "text", "markdown" or "html".
+      format: what the text is written in. A text may hold HTML all the same.
       source: name of the document's source, a hint for its kind.
     """
     changed = []
@@ -76,16 +145,19 @@ def clean(text: str, options: Options, *, format: str = "text", source: str = ""
         before, text = text, rule(text)
         if text != before:
             changed.append(name)
-    masked, found = pii.mask(text, options.pii, options.pii_style)
+    masked, found = _mask(text, options)
     if masked != text:
         text = masked
         changed.append(PERSONAL_DATA)
-    dropped = next((name for name, drops in FILTERS if drops(text, options)), None)
-    kind, reasons = ("", ()) if dropped else kinds.label(text, source)
-    return Cleaned(text, tuple(changed), dropped, dict(found), kind, tuple(reasons))
+    dropped = why_dropped(text, options)
+    if dropped:
+        return Cleaned(text, tuple(changed), dropped[0], dict(found))
+    kind, reasons = kinds.label(text, source)
+    return Cleaned(text, tuple(changed), None, dict(found), kind, tuple(reasons))
 
 
-def rules_of(options: Options, format: str) -> tuple[tuple[str, Rule], ...]:
+@cache
+def rules_of(options: Options, format: Format) -> tuple[tuple[str, Rule], ...]:
     """Returns the rules that a document of a format goes through, personal data apart."""
     return tuple(
         (name, rule)
@@ -94,15 +166,21 @@ def rules_of(options: Options, format: str) -> tuple[tuple[str, Rule], ...]:
     )
 
 
-def explain(text: str, options: Options, *, format: str = "text") -> list[tuple[str, str, str]]:
+def explain(text: str, options: Options, *, format: Format = "text") -> list[tuple[str, str, str]]:
     """Returns (rule, text before, text after) for each rule that changes the text, in order."""
     steps = []
     for name, rule in rules_of(options, format):
         before, text = text, rule(text)
         if text != before:
             steps.append((name, before, text))
-    masked, _ = pii.mask(text, options.pii, options.pii_style)
+    masked, _ = _mask(text, options)
     return [*steps, (PERSONAL_DATA, text, masked)] if masked != text else steps
+
+
+def _mask(text: str, options: Options) -> tuple[str, Counter[str]]:
+    if PERSONAL_DATA in options.without:
+        return text, Counter()
+    return pii.mask(text, options.pii, options.pii_style)
 
 
 _MIN_BOILERPLATE_CHARS = 30
