@@ -9,12 +9,13 @@ document per block of lines between blank lines), Markdown and HTML (a document 
 .zst of all but tables. Killed, the same command goes on and ends in the same bytes.
 """
 
+import dataclasses
 import os
 
 from absl import flags
 
 from polyglot_jax import cli
-from polyglot_jax.corpus import kinds, pipeline, readers, rules, runner, sources
+from polyglot_jax.corpus import kinds, options, pipeline, readers, rules, runner, sources
 from polyglot_jax.corpus.plan import Job
 
 
@@ -24,10 +25,12 @@ def main() -> None:
         raise ValueError("nothing to read: pass --input or --sources")
     fields = readers.Fields(text=values.text_field, id=values.id_field, source=values.source_field)
     inputs = sources.find(values.input, values.sources, source=values.source, fields=fields)
+    base = rules.ORIGINAL if values.filters == "original" else rules.Options()
+    base = dataclasses.replace(base, min_chars=values.min_chars)
     held_out = [str(f) for pattern in values.held_out for f in readers.find_any(pattern)]
     job = Job(
         work="",
-        options=rules.Options(min_chars=values.min_chars),
+        options=options.parse(values.set, base),
         whole=values.text_documents == "file",
         boilerplate=values.boilerplate,
         classifier=values.classifier,
@@ -78,6 +81,12 @@ if __name__ == "__main__":
         "text_documents", "block", ["block", "file"], "What is a document of a .txt file."
     )
     flags.DEFINE_integer("min_chars", 50, "Drop shorter documents.", lower_bound=1)
+    flags.DEFINE_enum(
+        "filters", "default", ["default", "original"], "Limits of documents: docs/rules.md."
+    )
+    flags.DEFINE_multi_string(
+        "set", [], "A cleaning option, as min_hangul_share=0.25 or without=html."
+    )
     flags.DEFINE_bool("boilerplate", True, "Drop lines that many documents of a source have.")
     flags.DEFINE_float(
         "near_duplicates",

@@ -131,10 +131,10 @@ def _strip(job: Job, units: Sequence[str], unit: int, buckets: int) -> dict[str,
             continue
         removed += count
         stats.change(source, id_, NAME, text, new)
-        reason = next((rule for rule, drops in rules.FILTERS if drops(new, job.options)), None)
-        if reason:
-            stats.drop(source, id_, reason, new)
-        changed.append((doc, None if reason else new))
+        why = rules.why_dropped(new, job.options)
+        if why:
+            stats.drop(source, id_, why[0], new)
+        changed.append((doc, None if why else new))
     with records.writing(job.path("strip", f"{name}.parquet")) as file:
         columns = list(zip(*changed, strict=True)) or [(), ()]
         arrays = [pa.array(c, f.type) for c, f in zip(columns, STRIPPED, strict=True)]

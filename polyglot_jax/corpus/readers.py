@@ -8,6 +8,7 @@ that says where and why, and the caller decides whether to count it or to stop.
 import glob
 import json
 from collections.abc import Iterator
+from typing import Literal
 
 from etils import epath
 
@@ -104,7 +105,7 @@ def _files_of_directory(path: epath.Path) -> list[epath.Path]:
     return files
 
 
-def format_of(name: str) -> str:
+def format_of(name: str) -> Literal["text", "markdown", "html"]:
     """Returns "markdown", "html" or "text": how what has this file name or id is cleaned."""
     if name.endswith(MARKDOWN):
         return "markdown"

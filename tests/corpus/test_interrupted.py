@@ -23,7 +23,7 @@ EVERYTHING: dict[str, Any] = {"near_duplicates": 0.8, "unit_bytes": 20_000}
 SMALL_CHUNKS = (
     "import sys; from polyglot_jax.corpus import plan, pipeline, sources, rules;"
     "pipeline.run(sources.find([sys.argv[1]]), sys.argv[2], plan.Job(work='', options="
-    "rules.Options(), near_duplicates=0.8, unit_bytes=20_000), processes=int(sys.argv[3]))"
+    "rules.Options(min_chars=10), near_duplicates=0.8, unit_bytes=20_000), processes=int(sys.argv[3]))"
 )
 
 
@@ -127,7 +127,7 @@ def test_a_full_disk_is_one_line_and_a_run_that_goes_on(
     # Files of at most 60,000 bytes fail in the middle, with the error that a full disk gives.
     write(raw / "9.jsonl", [{"text": os.urandom(30_000).hex()} for _ in range(4)])
     command = [sys.executable, "-m", "polyglot_jax.corpus", f"--input={raw}"]
-    command += [f"--output={tmp_path}/out", f"--processes={processes}"]
+    command += [f"--output={tmp_path}/out", f"--processes={processes}", "--min_chars=10"]
     failed = subprocess.run(
         command, cwd=REPOSITORY, capture_output=True, text=True, preexec_fn=limit_files, check=False
     )
