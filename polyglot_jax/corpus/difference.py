@@ -8,6 +8,7 @@ from typing import Literal
 Kind = Literal["same", "gone", "new"]
 _TOKEN = re.compile(r"[^\W\d_]+|\d+|.", re.DOTALL)
 _MOST_TOKENS = 4000  # of what differs; aligning takes time in its square
+_SHAPELESS = re.compile(r"[^\w \t\n!-~]")
 _SEEN = {ord("\t"): "⇥", ord("\n"): "↵\n", ord("\r"): "␍", ord(" "): "␣"}
 
 
@@ -53,7 +54,14 @@ def visible(text: str) -> str:
     """Shows blanks, line ends and characters without a shape by signs."""
     if text.isprintable() and text.strip(" ") == text and "  " not in text:
         return text
-    return "".join(
-        _SEEN.get(ord(c), c) if c.isprintable() or ord(c) in _SEEN else f"⟨U+{ord(c):04X}⟩"
-        for c in text
-    )
+    return _SHAPELESS.sub(_sign, text.translate(_SEEN))
+
+
+def printable(text: str) -> str:
+    """Shows control and other shapeless characters by signs, so that a terminal obeys none."""
+    return _SHAPELESS.sub(_sign, text)
+
+
+def _sign(match: re.Match[str]) -> str:
+    character = match[0]
+    return character if character.isprintable() else f"⟨U+{ord(character):04X}⟩"
