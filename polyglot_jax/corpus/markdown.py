@@ -21,8 +21,10 @@ _ATTRIBUTE = (
 )
 _ATTRIBUTES = re.sub(r"\?P<\w+>", "?:", _ATTRIBUTE)
 _LINK_TARGET = r'\((?:<[^<>\n]*>|(?:[^()\s\\]|\\[^\n]|\([^()\s]*\))*+)(?:[ \t]+"[^"\n]*")?\)'
+# The look ahead says nothing new, but spares most characters the tries of all alternatives.
 _MARKUP = re.compile(
-    rf"""(?P<code>(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)(?P=ticks)(?!`))
+    rf"""(?=[`<{{!\[*&\\])(?:
+    (?P<code>(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)(?P=ticks)(?!`))
     |(?P<comment><!--(?:(?!<!--|-->).)*+-->|\{{/\*(?:(?!\{{/\*|\*/\}}).)*+\*/\}})
     |(?P<autolink><(?P<url>(?:https?://|mailto:)[^\s<>]+|[\w.+-]+@[\w.-]+)>)
     |(?P<tag><(?P<slash>/?)(?:(?P<name>[A-Za-z][A-Za-z0-9.-]*)
@@ -32,7 +34,7 @@ _MARKUP = re.compile(
         {_LINK_TARGET})
     |(?P<bold>\*\*(?=\S)(?P<strong>(?:[^*\n]|\*(?!\*)|\n(?![ \t]*\n))+)(?<=\S)\*\*)
     |(?P<entity>&(?:\#[0-9]+|\#x[0-9A-Fa-f]+|[A-Za-z][A-Za-z0-9]*);)
-    |(?P<escape>\\(?P<mark>[!-/:-@\[-`{{-~]|$))""",
+    |(?P<escape>\\(?P<mark>[!-/:-@\[-`{{-~]|$)))""",
     re.VERBOSE | re.DOTALL | re.MULTILINE,
 )
 _ATTRIBUTE_PARTS = re.compile(_ATTRIBUTE)

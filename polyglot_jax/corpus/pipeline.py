@@ -1,306 +1,217 @@
 """Raw files to a directory of clean, distinct documents: `part-*.parquet` and `report.json`.
 
-Two passes. The first reads and cleans, and counts in how many documents of a source each line
-stands; the second drops the lines that stand in many (all but their first occurrence). Each drops
-short documents and exact duplicates. Everything is written into a directory beside the output that
-takes its name when complete, so an output is whole or absent; the same inputs give the same bytes.
+The steps, each a list of tasks that a runner works off and that leave their results in files:
+
+    scan        inputs -> hashes, and chunks of about 64 MB
+    clean       chunk -> units of clean documents, with the keys of documents and of lines
+    first       bucket of keys -> duplicates, all but the first
+    repeated    bucket of lines -> those in many documents of a source
+    strip       unit -> documents without such lines, and their keys
+    again       bucket of keys -> documents that are equal now
+    near        unit -> MinHash bands; bucket of bands -> pairs; all pairs -> clusters (if asked)
+    write       unit -> one part of the output
+
+A run works in a directory beside the output. Killed, it goes on from there; complete, that
+directory's `output` takes the name of the output, so an output is whole or absent, and the same
+inputs give the same bytes whatever runs the tasks.
 """
 
-import hashlib
+import dataclasses
 import json
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
-from tqdm import tqdm
 
-from polyglot_jax.corpus import readers
-from polyglot_jax.corpus.rules import RULES, boilerplate_key, clean, collapse_empty_lines
+from polyglot_jax import pool
+from polyglot_jax.corpus import (
+    boilerplate,
+    contamination,
+    dedup,
+    near_dup,
+    outcome,
+    parts,
+    plan,
+    records,
+    runner,
+    stats,
+    tasks,
+)
+from polyglot_jax.corpus.plan import Job
+from polyglot_jax.corpus.sources import Input
+from polyglot_jax.corpus.survivors import Rounds
 
-PART_BYTES = 64 << 20  # of UTF-8 text in one Parquet file
-BOILERPLATE = "boilerplate"  # its name among those of the rules
-BOILERPLATE_DOCUMENTS = 10  # a line in more distinct documents of a source than this ...
-BOILERPLATE_SHARE = 1e-3  # ... and than this share of them is boilerplate
-# Lines are counted by hash in a fixed 256 MB, of which a small corpus touches little. Two lines in
-# one slot are counted as one, which matters only near 10^7 distinct lines in sources so small that
-# BOILERPLATE_DOCUMENTS decides: the share of a large source outgrows the slots' mean load.
-LINE_SLOTS = 1 << 27
-MOST_COUNTED = np.iinfo(np.uint16).max
-SCHEMA = pa.schema(
-    [
-        ("text", pa.string()),
-        ("source", pa.string()),
-        ("id", pa.string()),
-        ("num_chars", pa.int64()),
-        ("rules", pa.list_(pa.string())),  # names of those that changed the text
-    ]
+_SCANS = 64  # scan tasks of a run, at most
+_FOLDERS = (
+    "scan clean keys lines rejects first dropped tally repeated strip keys_again again signed "
+    "signatures bands pairs near held_out written output"
 )
 
 
 def run(
-    inputs: Iterable[str], output: str, *, source: str | None = None, min_chars: int = 50
+    inputs: list[Input],
+    output: str,
+    job: Job,
+    *,
+    name: str = "local",
+    processes: int = 1,
+    ray_address: str | None = None,
+    max_rejects: int | None = None,
 ) -> dict[str, Any]:
-    """Cleans the files of the input globs into `output` and returns the report.
+    """Cleans the inputs into `output` and returns the report.
 
     Args:
-      inputs: globs, files or directories; their order decides which of two equal documents stays.
-      output: directory to make. One that holds the result of the same inputs is left as it is.
-      source: source of the documents that name none themselves; None takes the name of their file
-        or, of text files, of the folder that they are in.
-      min_chars: shorter documents are dropped.
+      inputs: their order decides which of two equal documents stays.
+      output: directory to make. One that holds the result of the same inputs is left as it is; what
+        an interrupted run left beside it is taken up again.
+      job: options; its `work` is set here.
+      name: of the runner. Neither it nor `processes` changes the output.
+      processes: tasks at a time on this machine.
+      ray_address: of a Ray cluster, None for one of this machine.
+      max_rejects: lines, rows and files that may be no documents; None for any number.
 
     Raises:
-      ValueError: nothing matches or can be read, nothing is left, or `output` holds something else.
-      OSError: a file cannot be read or written.
+      ValueError: nothing is left, there are more rejects, or `output` or the directory beside it
+        holds something else.
+      OSError: a file cannot be written, or a worker process was killed.
     """
-    files = list(dict.fromkeys(f for pattern in inputs for f in readers.find_files(pattern)))
     out = epath.Path(output)
-    names = {
-        file: (name, source or _source_of(file))
-        for file, name in zip(map(str, files), _short_names(files), strict=True)
-    }
-    report: dict[str, Any] = {"format": 2, "min_chars": min_chars}
-    report["inputs"] = [
-        dict(zip(("file", "source", "sha256"), (*names[str(f)], _sha256(f)), strict=True))
-        for f in files
-    ]
-    code = [Path(__file__).parent / f"{name}.py" for name in ("readers", "rules", "markdown")]
-    code_hash = hashlib.sha256(b"".join(f.read_bytes() for f in [*code, Path(__file__)]))
-    fingerprint = hashlib.sha256((json.dumps(report) + code_hash.hexdigest()).encode()).hexdigest()
-    report["fingerprint"] = fingerprint
-    if (done := _finished(out, fingerprint)) is not None:
-        return done
-
-    work = out.parent / f".{out.name}.tmp"
-    work.rmtree(missing_ok=True)
-    work.mkdir(parents=True)
-    counts: Counter[str] = Counter()
-    changed: Counter[str] = Counter()
-    line_counts = np.zeros(LINE_SLOTS, np.uint16)
-    per_source: Counter[str] = Counter()
-    with (
-        (work / "cleaned.jsonl").open("w", encoding="utf-8") as spool,
-        (work / "rejects.jsonl").open("w", encoding="utf-8") as rejects,
-    ):
-        cleaned = _clean(_read(files, rejects, counts), names, changed)
-        for row in _distinct(_long_enough(cleaned, min_chars, counts), counts):
-            per_source[row["source"]] += 1
-            slots = [slot for _, slot in _lines(row) if slot is not None]
-            line_counts[slots] = np.minimum(line_counts[slots], MOST_COUNTED - 1) + 1
-            spool.write(json.dumps(row, ensure_ascii=False) + "\n")
-    if not counts["read"]:
-        first = (work / "rejects.jsonl").read_text(encoding="utf-8").split("\n")[0]
-        reason = f"; the first reject: {first}" if first else ""
+    work = out.parent / f".{out.name}.work"
+    job = dataclasses.replace(job, work=str(work))
+    _begin(work)
+    with runner.runner(name, processes=processes, ray_address=ray_address) as do:
+        scans = _scan(do, job, inputs)
+        fingerprint = plan.fingerprint(job, inputs, scans)
+        report = _done(work, out, fingerprint)
+        if report is None:
+            report = _prepare(do, job, inputs, scans, max_rejects, fingerprint)
+    if not (work / "output/report.json").exists():
         work.rmtree()
-        raise ValueError(f"no document in {', '.join(str(f) for f in files[:3])}{reason}")
-    limits = {
-        name: min(MOST_COUNTED - 1, max(BOILERPLATE_DOCUMENTS, BOILERPLATE_SHARE * n))
-        for name, n in per_source.items()
-    }
-    with (work / "cleaned.jsonl").open("r", encoding="utf-8") as spool:
-        rows = _without_boilerplate(map(json.loads, spool), line_counts, limits, counts, changed)
-        rows = _distinct(_long_enough(rows, min_chars, counts), counts)
-        report["parts"] = _write_parts(work, rows, counts)
-    (work / "cleaned.jsonl").unlink()
-    if not counts["written"]:
-        work.rmtree()
-        raise ValueError(
-            f"no document is left of {counts['read']}: {counts['short']} are shorter than "
-            f"{min_chars} characters (--min_chars)"
-        )
-    counted = "read rejected duplicates boilerplate_lines short written chars_read chars_written"
-    report["counts"] = {name: counts[name] for name in counted.split()}
-    rules = [*(name for name, _ in RULES), BOILERPLATE]
-    report["documents_changed_by"] = {name: changed[name] for name in rules}
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    (work / "report.json").write_text(text, encoding="utf-8")
-    work.rename(out)
-    return report
-
-
-def _finished(out: epath.Path, fingerprint: str) -> dict[str, Any] | None:
-    """Returns the report of a complete equal run; refuses a directory that holds anything else."""
-    if (out / "report.json").exists():
-        report = _read_report(out / "report.json")
-        if report.get("fingerprint") != fingerprint:
-            raise ValueError(
-                f"{out} holds documents of other inputs, options or rules; remove it or choose "
-                "another --output"
-            )
-        for part in report["parts"]:
-            path = out / part["file"]
-            if not path.exists() or path.stat().length != part["file_bytes"]:
-                raise ValueError(f"{path} is not as it was written; remove {out} and run again")
         return report
-    if out.exists():
-        if not out.is_dir() or any(out.iterdir()):
-            raise ValueError(
-                f"{out} exists and is no output of this program; choose another --output"
-            )
-        out.rmdir()
-    return None
-
-
-def _read_report(path: epath.Path) -> dict[str, Any]:
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        report = None
-    if not isinstance(report, dict):
-        raise ValueError(f"{path} is no report of this program; choose another --output")
+    outcome.publish(work, out)
     return report
 
 
-def _read(
-    files: list[epath.Path], rejects: IO[str], counts: Counter[str]
-) -> Iterator[readers.Document]:
-    for file in tqdm(files, desc="read and clean", unit="file", disable=None):
-        for item in readers.read(file):
-            if isinstance(item, readers.Reject):
-                counts["rejected"] += 1
-                rejects.write(json.dumps(asdict(item), ensure_ascii=False) + "\n")
-            else:
-                counts["read"] += 1
-                counts["chars_read"] += len(item.text)
-                yield item
+def _begin(work: epath.Path) -> None:
+    """Makes the work directory, or takes up one that this program made."""
+    if work.exists() and not (work / "begun").exists() and any(work.iterdir()):
+        raise ValueError(f"{work} is in the way: it is none of this program's; remove or rename it")
+    work.mkdir(parents=True, exist_ok=True)
+    (work / "begun").write_text("by polyglot_jax.corpus\n")
+    for folder in _FOLDERS.split():
+        (work / folder).mkdir(exist_ok=True)
 
 
-def _clean(
-    documents: Iterable[readers.Document],
-    names: dict[str, tuple[str, str]],
-    changed: Counter[str],
-) -> Iterator[dict[str, Any]]:
-    for document in documents:
-        file, source = names[document.file]
-        name = document.id or file
-        text, rules = clean(document.text, markdown=name.endswith(readers.MARKDOWN))
-        changed.update(rules)
-        yield {
-            "text": text,
-            "source": document.source or source,
-            "id": document.id or f"{file}:{document.row}",
-            "rules": rules,
-        }
+def _done(work: epath.Path, out: epath.Path, fingerprint: str) -> dict[str, Any] | None:
+    """Returns the report of a run that is complete, with its name or but for its name; else None.
 
-
-def _long_enough(
-    rows: Iterable[dict[str, Any]], min_chars: int, counts: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    for row in rows:
-        if len(row["text"]) >= min_chars:
-            yield row
-        else:
-            counts["short"] += 1
-
-
-def _distinct(rows: Iterable[dict[str, Any]], counts: Counter[str]) -> Iterator[dict[str, Any]]:
-    """Yields the first of each set of equal documents."""
-    seen: set[bytes] = set()
-    for row in rows:
-        key = text_hash(row["text"])
-        if key in seen:
-            counts["duplicates"] += 1
-        else:
-            seen.add(key)
-            yield row
-
-
-def text_hash(text: str) -> bytes:
-    """Returns what equal documents share: 128 bits of the text without case, width and blanks."""
-    normal = "".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return hashlib.blake2b(normal.encode(), digest_size=16).digest()
-
-
-def _lines(row: dict[str, Any]) -> Iterator[tuple[str, int | None]]:
-    """Yields the lines of a document with the slots they are counted in, None if in none."""
-    for line in row["text"].split("\n"):
-        key = boilerplate_key(line)
-        if key is None:
-            yield line, None
-        else:
-            data = f"{row['source']}\n{key}".encode()
-            digest = hashlib.blake2b(data, digest_size=8).digest()
-            yield line, int.from_bytes(digest, "little") % LINE_SLOTS
-
-
-def _without_boilerplate(
-    rows: Iterable[dict[str, Any]],
-    line_counts: np.ndarray,
-    limits: dict[str, float],
-    counts: Counter[str],
-    changed: Counter[str],
-) -> Iterator[dict[str, Any]]:
-    seen: set[int] = set()
-    for row in rows:
-        kept, dropped = [], 0
-        for line, slot in _lines(row):
-            if slot is not None and line_counts[slot] > limits[row["source"]]:
-                if slot in seen:
-                    dropped += 1
-                    continue
-                seen.add(slot)
-            kept.append(line)
-        if dropped:
-            counts["boilerplate_lines"] += dropped
-            changed[BOILERPLATE] += 1
-            row["text"] = collapse_empty_lines("\n".join(kept))
-            row["rules"].append(BOILERPLATE)
-        yield row
-
-
-def _write_parts(
-    work: epath.Path, rows: Iterable[dict[str, Any]], counts: Counter[str]
-) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = []
-    batch: list[dict[str, Any]] = []
-    size = 0
-
-    def flush() -> None:
-        name = f"part-{len(parts):05d}.parquet"
-        with (work / name).open("wb") as file:
-            pq.write_table(pa.Table.from_pylist(batch, SCHEMA), file, compression="zstd")
-            written = file.tell()
-        parts.append(
-            {"file": name, "documents": len(batch), "text_bytes": size, "file_bytes": written}
+    Raises:
+      ValueError: the work directory was begun by a run that would end in other bytes, or the output
+        holds something else.
+    """
+    path, report = work / "fingerprint", work / "output/report.json"
+    if not path.exists():
+        try:
+            done = outcome.finished(out, fingerprint)
+        except ValueError:
+            work.rmtree()
+            raise
+        with records.writing(path) as file:
+            file.write(fingerprint.encode())
+        return done
+    if path.read_text() != fingerprint:
+        raise ValueError(
+            f"{work} was begun with other inputs, options or code; remove it to begin anew"
         )
-
-    for row in rows:
-        batch.append({**row, "num_chars": len(row["text"])})
-        size += len(row["text"].encode())
-        counts["written"] += 1
-        counts["chars_written"] += len(row["text"])
-        if size >= PART_BYTES:
-            flush()
-            batch, size = [], 0
-    if batch:
-        flush()
-    return parts
+    if report.exists():
+        return json.loads(report.read_text(encoding="utf-8"))
+    return outcome.finished(out, fingerprint)
 
 
-def _short_names(files: list[epath.Path]) -> list[str]:
-    """Returns of each path the part below the folder that all share: ids must name no machine."""
-    parents = [file.parent.parts for file in files]
-    depth = 0
-    while all(len(p) > depth and p[depth] == parents[0][depth] for p in parents):
-        depth += 1
-    return ["/".join(file.parts[depth:]) for file in files]
+def _scan(do: pool.Run, job: Job, inputs: list[Input]) -> list[dict[str, Any]]:
+    size = -(-len(inputs) // _SCANS)
+    groups = [tuple(inputs[i : i + size]) for i in range(0, len(inputs), size)]
+    do("reading", plan.scan, [(job, i, group) for i, group in enumerate(groups)])
+    return [
+        record
+        for i in range(len(groups))
+        for record in json.loads(job.path("scan", f"{i:05d}.json").read_text())["files"]
+    ]
 
 
-def _source_of(file: str) -> str:
-    path = epath.Path(file)
-    if path.name.endswith(readers.KINDS["text"]):
-        # One text file is one document or a few: only a folder of them can have boilerplate.
-        return path.resolve().parent.name
-    return path.name.split(".")[0]
+def _prepare(
+    do: pool.Run,
+    job: Job,
+    inputs: list[Input],
+    scans: list[dict[str, Any]],
+    max_rejects: int | None,
+    fingerprint: str,
+) -> dict[str, Any]:
+    chunks = plan.chunks(job, inputs, scans)
+    do("cleaning", tasks.clean_chunk, [(job, chunk, max_rejects) for chunk in chunks])
+    cleaned = [json.loads(job.path("clean", f"{c.index:05d}.json").read_text()) for c in chunks]
+    units = [unit for chunk in cleaned for unit in chunk["units"]]
+    names = [unit["name"] for unit in units]
+    _check(job, inputs, cleaned, max_rejects)
+
+    buckets = records.buckets_for(sum(unit["documents"] for unit in units))
+
+    def each_bucket(buckets: int, *args: Any) -> list[tuple[Any, ...]]:
+        return [(job, names, *args, bucket, buckets) for bucket in range(buckets)]
+
+    def each_unit(*args: Any) -> list[tuple[Any, ...]]:
+        return [(job, names, unit, *args) for unit in range(len(names))]
+
+    do("finding duplicates", dedup.first_of_bucket, each_bucket(buckets, "keys", "first"))
+    rounds: Rounds = (("first", buckets),)
+    if job.boilerplate:
+        do("counting documents", boilerplate.tally_unit, each_unit(buckets))
+        limits = boilerplate.read_limits(job, names)
+        sources = [unit["sources"] for unit in units]
+        line_buckets = records.buckets_for(sum(unit["lines"] for unit in units))
+        do(
+            "finding repeated lines",
+            boilerplate.lines_of_bucket,
+            each_bucket(line_buckets, sources, limits),
+        )
+        do("dropping repeated lines", boilerplate.strip_unit, each_unit(line_buckets))
+        do("finding duplicates", dedup.first_of_bucket, each_bucket(buckets, "keys_again", "again"))
+        rounds += (("again", buckets),)
+    if job.near_duplicates is not None:
+        do("signing", near_dup.sign_unit, each_unit(rounds))
+        signed = [json.loads(job.path("signed", f"{name}.json").read_text()) for name in names]
+        band_buckets = records.buckets_for(sum(one["bands"] for one in signed))
+        do("finding near duplicates", near_dup.pairs_of_bucket, each_bucket(band_buckets))
+        do("joining clusters", near_dup.cluster, [(job, names, band_buckets)])
+        rounds += (("near", 1),)
+    if job.held_out:
+        do("reading held-out files", contamination.index, [(job,)])
+    do("writing", parts.write_unit, each_unit(rounds))
+    about = plan.inputs_report(inputs, scans)
+    return outcome.write_report(job, about, names, len(chunks), fingerprint)
 
 
-def _sha256(path: epath.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _check(
+    job: Job,
+    inputs: list[Input],
+    cleaned: list[dict[str, Any]],
+    max_rejects: int | None,
+) -> None:
+    """Raises ValueError if nothing was read or left, or too much was rejected."""
+    total = stats.merge(stats.from_json(one["stats"]) for one in cleaned)
+    rejected = sum(total.rejected.values())
+    if max_rejects is not None and rejected > max_rejects:
+        raise ValueError(f"{rejected:,} rejects, more than --max_rejects={max_rejects}")
+    if any(one["units"] for one in cleaned):
+        return
+    if total.sources:
+        line = outcome.nothing_left(job, total)
+    else:
+        names = ", ".join(one.file for one in inputs[:3])
+        line = f"no document in {names}"
+        for file in sorted(job.path("rejects").glob("*.jsonl")):
+            if file.stat().length:
+                with file.open("r", encoding="utf-8") as lines:
+                    line += f"; the first reject: {next(iter(lines)).strip()}"
+                break
+    job.path().rmtree()
+    raise ValueError(line)

@@ -1,73 +1,61 @@
-"""Reads documents from JSONL, Parquet and text files, one at a time, with their place.
+"""Reads documents from JSONL, Parquet, Arrow, text, Markdown and HTML files, one at a time.
 
-A plain text file (.txt) holds a document per block between blank lines, a Markdown file is one.
-Nothing is skipped in silence: what cannot be a document comes back as a `Reject` that says where
-and why, and the caller decides whether to count it or to stop.
+A plain text file (.txt) holds a document per block between blank lines, or is one; a Markdown or
+HTML file is one. Nothing is skipped in silence: what cannot be a document comes back as a `Reject`
+that says where and why, and the caller decides whether to count it or to stop.
 """
 
 import glob
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
-PLAIN = (".txt", ".txt.gz")
-MARKDOWN = (".md", ".md.gz", ".mdx", ".mdx.gz")
-KINDS = {
-    "JSONL": (".jsonl", ".jsonl.gz"),
-    "Parquet": (".parquet",),
-    "text": (*PLAIN, *MARKDOWN),
-}
+from polyglot_jax.corpus import hub, lines, tables
+from polyglot_jax.corpus.document import (
+    MAX_BYTES,
+    Document,
+    Fields,
+    Reject,
+    decode,
+    make,
+    too_long,
+)
+
+__all__ = ["Document", "Fields", "Reject", "documents", "find_files", "format_of", "read"]
+
+_PACKED = ("", ".gz", ".zst")
+JSONL = tuple(f".jsonl{end}" for end in _PACKED)
+PLAIN = tuple(f".txt{end}" for end in _PACKED)
+MARKDOWN = tuple(f"{kind}{end}" for kind in (".md", ".mdx") for end in _PACKED)
+HTML = tuple(f"{kind}{end}" for kind in (".html", ".htm") for end in _PACKED)
+TABLES = (".parquet", ".arrow")
+KINDS = {"JSONL": JSONL, "Parquet": TABLES, "text": (*PLAIN, *MARKDOWN, *HTML)}
 SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
-
-
-@dataclass(frozen=True)
-class Document:
-    """One text and where it stands: `row` is the number of its row or first line, from 1."""
-
-    file: str
-    row: int
-    text: str
-    source: str | None = None
-    id: str | None = None
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A line, row or file that is no document."""
-
-    file: str
-    row: int
-    reason: str
 
 
 def find_files(pattern: str) -> list[epath.Path]:
     """Returns the files that a path or glob names, sorted.
 
     A directory stands for all files in it, which must be of one kind; an output of the corpus
-    program, known by its report, stands for its Parquet files.
+    program, known by its report, stands for its Parquet files, and one that `datasets` saved for
+    its Arrow files. `hf:NAME` (see `polyglot_jax.corpus.hub`) is a data set of the Hugging Face
+    hub.
 
     Raises:
       ValueError: nothing matches, a match has a suffix that no reader knows, or a directory holds
         folders or files of several kinds.
     """
+    if pattern.startswith(hub.PREFIX):
+        return hub.files_of(pattern)
     path = epath.Path(pattern)
     if path.is_dir():
         files = _files_of_directory(path)
     elif path.exists():
         files = [path]
-    elif "://" in pattern:
-        parts = path.parts
-        first = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), len(parts) - 1)
-        files = list(epath.Path(*parts[:first]).glob("/".join(parts[first:])))
     else:
-        files = [epath.Path(name) for name in glob.glob(pattern, recursive=True)]
+        files = _glob(pattern)
     # A leading dot marks what another program is still writing.
     files = sorted((f for f in files if not f.name.startswith(".") and not f.is_dir()), key=str)
     if not files:
@@ -80,9 +68,32 @@ def find_files(pattern: str) -> list[epath.Path]:
     return files
 
 
+def find_any(pattern: str) -> list[epath.Path]:
+    """Returns the files that a path or glob names, sorted, whatever their kind.
+
+    Raises:
+      ValueError: there is none.
+    """
+    path = epath.Path(pattern)
+    files = [path] if path.exists() else _glob(pattern)
+    if not files:
+        raise ValueError(f"{pattern}: no file matches")
+    return sorted(files, key=str)
+
+
+def _glob(pattern: str) -> list[epath.Path]:
+    if "://" not in pattern:
+        return [epath.Path(name) for name in glob.glob(pattern, recursive=True)]
+    parts = epath.Path(pattern).parts
+    first = next((i for i, part in enumerate(parts) if set(part) & set("*?[")), len(parts) - 1)
+    return list(epath.Path(*parts[:first]).glob("/".join(parts[first:])))
+
+
 def _files_of_directory(path: epath.Path) -> list[epath.Path]:
     if (path / "report.json").exists():
         return list(path.glob("*.parquet"))
+    if saved := hub.files_saved_in(path):
+        return saved
     files = sorted((f for f in path.iterdir() if not f.name.startswith(".")), key=str)
     first = {kind: f for kind, ends in KINDS.items() for f in files if f.name.endswith(ends)}
     if len(first) > 1:
@@ -94,24 +105,45 @@ def _files_of_directory(path: epath.Path) -> list[epath.Path]:
     return files
 
 
-def read(path: epath.Path) -> Iterator[Document | Reject]:
+def format_of(name: str) -> Literal["text", "markdown", "html"]:
+    """Returns "markdown", "html" or "text": how what has this file name or id is cleaned."""
+    if name.endswith(MARKDOWN):
+        return "markdown"
+    return "html" if name.endswith(HTML) else "text"
+
+
+def read(
+    path: epath.Path,
+    fields: Fields = Fields(),  # noqa: B008 (frozen)
+    *,
+    begin: int = 0,
+    end: int | None = None,
+    row: int = 1,
+    whole: bool = False,
+) -> Iterator[Document | Reject]:
     """Yields the documents of one file in order, and a Reject for each thing that is none.
 
-    Raises:
-      ValueError: a Parquet file that cannot be read or has no string column `text`.
+    Args:
+      fields: names in records and columns.
+      begin: where to begin: an offset in bytes of a plain file of lines, a row group of Parquet.
+      end: where to end.
+      row: number of the first line or row.
+      whole: whether a .txt file is one document.
     """
-    if path.name.endswith(".parquet"):
-        return _read_parquet(path)
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return _read_jsonl(path)
-    return _read_plain(path) if path.name.endswith(PLAIN) else _read_whole(path)
+    if path.name.endswith(TABLES):
+        return tables.read(path, fields, begin, end, row)
+    if path.name.endswith(JSONL):
+        return _read_jsonl(path, fields, begin, end, row)
+    if path.name.endswith(PLAIN) and not whole:
+        return _read_blocks(path, begin, end, row)
+    return _read_whole(path)
 
 
 def documents(pattern: str) -> Iterator[Document]:
     """Yields the documents of a file, directory or glob that must be clean already.
 
     Raises:
-      ValueError: at the first reject, by file and line; or as `find_files` and `read`.
+      ValueError: at the first reject, by file and line; or as `find_files`.
     """
     for path in find_files(pattern):
         for item in read(path):
@@ -120,21 +152,23 @@ def documents(pattern: str) -> Iterator[Document]:
             yield item
 
 
-def _read_jsonl(path: epath.Path) -> Iterator[Document | Reject]:
-    row = 0
+def _read_jsonl(
+    path: epath.Path, fields: Fields, begin: int, end: int | None, row: int
+) -> Iterator[Document | Reject]:
     try:
-        with path.open("rb") as raw, _unpacked(path, raw) as lines:
-            # Bytes, so that U+2028 inside a string is no line end and one bad line stays one.
-            for row, line in enumerate(lines, 1):
-                line = line.removeprefix(b"\xef\xbb\xbf") if row == 1 else line
-                if line.strip():
-                    yield _parse_json(str(path), row, line)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        yield Reject(str(path), row + 1, f"damaged gzip: {error}")
+        # Bytes, so that U+2028 inside a string is no line end and one bad line stays one.
+        for line in lines.lines(path, begin, end):
+            if isinstance(line, int):
+                yield too_long(str(path), row, line)
+            elif line.strip():
+                yield _parse_json(str(path), row, line, fields)
+            row += 1
+    except lines.UnreadableError as error:
+        yield Reject(str(path), row, str(error))
 
 
-def _parse_json(file: str, row: int, line: bytes) -> Document | Reject:
-    text = _decode(file, row, line)
+def _parse_json(file: str, row: int, line: bytes, fields: Fields) -> Document | Reject:
+    text = decode(file, row, line)
     if isinstance(text, Reject):
         return text
     try:
@@ -147,93 +181,50 @@ def _parse_json(file: str, row: int, line: bytes) -> Document | Reject:
         return Reject(file, row, "invalid JSON: nested too deeply")
     if not isinstance(record, dict):
         return Reject(file, row, f"not an object but a {type(record).__name__}")
-    if "text" not in record:
-        return Reject(file, row, "no field text")
-    return _document(file, row, record["text"], record.get("source"), record.get("id"))
+    if fields.text not in record:
+        return Reject(file, row, f"no field {fields.text}")
+    return make(file, row, record[fields.text], record.get(fields.source), record.get(fields.id))
 
 
-def _read_plain(path: epath.Path) -> Iterator[Document | Reject]:
-    row, first = 0, 1
-    block: list[bytes] = []
+def _read_blocks(
+    path: epath.Path, begin: int, end: int | None, row: int
+) -> Iterator[Document | Reject]:
+    first, size = row, 0
+    block: list[bytes] = []  # the lines of one document, none of them once they are too many
 
     def document() -> Document | Reject:
-        text = _decode(str(path), first, b"".join(block).rstrip(b"\r\n"))
+        if size > MAX_BYTES:
+            return too_long(str(path), first, size)
+        text = decode(str(path), first, b"".join(block).rstrip(b"\r\n"))
         return text if isinstance(text, Reject) else Document(str(path), first, text)
 
     try:
-        with path.open("rb") as raw, _unpacked(path, raw) as lines:
-            for row, line in enumerate(lines, 1):
-                line = line.removeprefix(b"\xef\xbb\xbf") if row == 1 else line
-                if line.strip():
-                    first = first if block else row
-                    block.append(line)
-                elif block:
-                    yield document()
-                    block = []
-        if block:
+        for line in lines.lines(path, begin, end):
+            if isinstance(line, int) or line.strip():
+                first = first if size else row
+                size += line if isinstance(line, int) else len(line)
+                if size > MAX_BYTES:
+                    block.clear()
+                else:
+                    block.append(line)  # type: ignore[arg-type]
+            elif size:
+                yield document()
+                block, size = [], 0
+            row += 1
+        if size:
             yield document()
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        yield Reject(str(path), row + 1, f"damaged gzip: {error}")
+    except lines.UnreadableError as error:
+        yield Reject(str(path), row, str(error))
 
 
 def _read_whole(path: epath.Path) -> Iterator[Document | Reject]:
     try:
-        with path.open("rb") as raw, _unpacked(path, raw) as file:
-            text = _decode(str(path), 1, file.read().removeprefix(b"\xef\xbb\xbf"))
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        text = Reject(str(path), 1, f"damaged gzip: {error}")
+        data = lines.whole(path)
+    except lines.UnreadableError as error:
+        yield Reject(str(path), 1, str(error))
+        return
+    if isinstance(data, int):
+        yield too_long(str(path), 1, data)
+        return
+    text = decode(str(path), 1, data)
     yield text if isinstance(text, Reject) else Document(str(path), 1, text)
-
-
-def _read_parquet(path: epath.Path) -> Iterator[Document | Reject]:
-    with path.open("rb") as raw:
-        try:
-            file = pq.ParquetFile(raw)
-            schema = file.schema_arrow
-            if "text" not in schema.names:
-                raise ValueError(f"no column text among {', '.join(schema.names)}")
-            kind = schema.field("text").type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-                raise ValueError(f"column text holds {kind}, not strings")
-            columns = [name for name in ("text", "source", "id") if name in schema.names]
-            row = 0
-            for batch in file.iter_batches(batch_size=256, columns=columns):
-                # Parquet files of other writers may hold bytes that are no UTF-8.
-                texts = batch.column("text").cast(pa.large_binary()).to_pylist()
-                others = [
-                    batch.column(name).to_pylist() if name in columns else [None] * len(texts)
-                    for name in ("source", "id")
-                ]
-                for value, source, id_ in zip(texts, *others, strict=True):
-                    row += 1
-                    text = None if value is None else _decode(str(path), row, value)
-                    if isinstance(text, Reject):
-                        yield text
-                    else:
-                        yield _document(str(path), row, text, source, id_)
-        except (ValueError, OSError, pa.ArrowException) as error:
-            raise ValueError(f"{path}: {error}") from error
-
-
-def _unpacked(path: epath.Path, raw: Any) -> Any:
-    return gzip.GzipFile(fileobj=raw) if path.name.endswith(".gz") else raw
-
-
-def _decode(file: str, row: int, data: bytes) -> str | Reject:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return Reject(file, row, f"invalid UTF-8 at byte {error.start + 1}: {error.reason}")
-
-
-def _document(file: str, row: int, text: Any, source: Any, id_: Any) -> Document | Reject:
-    if text is None:
-        return Reject(file, row, "text is null")
-    if not isinstance(text, str):
-        return Reject(file, row, f"text is a {type(text).__name__}, not a string")
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        return Reject(file, row, f"text holds a lone surrogate at character {error.start + 1}")
-    source, id_ = (None if value is None else str(value) for value in (source, id_))
-    return Document(file, row, text, source, id_)

@@ -1,93 +1,187 @@
-"""Cleaning rules: pure functions from text to text under which lines stay lines.
+"""Cleans one document: rules edit its text in order, filters say whether it stays.
 
-The original pipeline of Polyglot-Ko lost every newline to a `\\s+` rule. Here no rule joins two
-non-empty lines, and each is idempotent; `tests/corpus/test_rules.py` holds them to both.
+`clean` is a pure function of a text and `Options`; it knows nothing of files, other documents or
+engines, so every engine gives the same result. A rule edits and never drops, a filter drops and
+never edits: the report can say of each what it did. Duplicates are found by the engine.
 """
 
-import re
-import unicodedata
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
 
+from polyglot_jax.corpus import filters, kinds, pii
+from polyglot_jax.corpus.characters import (
+    collapse_blanks,
+    collapse_empty_lines,
+    compose,
+    remove_invisible,
+    shorten_repeats,
+    strip_line_tails,
+    unify_line_ends,
+)
+from polyglot_jax.corpus.fragments import remove_fragments
+from polyglot_jax.corpus.html import strip_page, strip_tags
 from polyglot_jax.corpus.markdown import strip_markdown
+from polyglot_jax.corpus.spam import advertised_words, remove_page_lines
 
-_BLANKS = (
-    " \t\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f"
-)
-_BLANKS += "\u2800\u3000\u3164\uffa0"  # empty Braille cell, full-width space, Hangul fillers
-_LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
-_INVISIBLE = re.compile(
-    "[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f"  # control characters but tab and line ends
-    "\u00ad\u180e\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
-    "\ufdd0-\ufdef" + "".join(chr(p << 16 | e) for p in range(17) for e in (0xFFFE, 0xFFFF)) + "]"
-)
-# A zero-width joiner is noise in Korean text but holds an emoji sequence together.
-_EMOJI = "[\u2600-\u27bf\u2b00-\u2bff\ufe0f\U0001f000-\U0001faff]"
-_JOINER = re.compile(f"(?<!{_EMOJI})\u200d|\u200d(?!{_EMOJI})")
-_BLANK_RUN = re.compile(f"(^)?(?:[{_BLANKS}]{{2,}}|[{_BLANKS[2:]}])", re.MULTILINE)
+Format = Literal["text", "markdown", "html"]
+Rule = Callable[[str], str]
+PERSONAL_DATA = "personal_data"  # the last rule, the only one with options
 
-
-def unify_line_ends(text: str) -> str:
-    """Turns every line and page separator into one newline character."""
-    return _LINE_END.sub("\n", text)
-
-
-def remove_invisible(text: str) -> str:
-    """Removes control and zero-width characters, direction marks and noncharacters."""
-    return _JOINER.sub("", _INVISIBLE.sub("", text))
-
-
-def compose(text: str) -> str:
-    """Unicode NFC: a Hangul syllable is one character, not two or three jamo."""
-    return unicodedata.normalize("NFC", text)
-
-
-def collapse_blanks(text: str) -> str:
-    """Makes a run of blanks inside a line one blank (a tab if it holds one); keeps indentation."""
-
-    def shrink(match: re.Match[str]) -> str:
-        if match[1] is not None:
-            return "".join(c if c == "\t" else " " for c in match[0])
-        return "\t" if "\t" in match[0] else " "
-
-    return _BLANK_RUN.sub(shrink, text)
-
-
-def strip_line_tails(text: str) -> str:
-    """Removes blanks at the ends of lines."""
-    return "\n".join(line.rstrip(_BLANKS) for line in text.split("\n"))
-
-
-def collapse_empty_lines(text: str) -> str:
-    """Leaves at most one empty line in a row, and none at the start or end of the text."""
-    return re.sub("\n{3,}", "\n\n", text).strip("\n")
-
-
-RULES: tuple[tuple[str, Callable[[str], str]], ...] = (
+RULES: tuple[tuple[str, Rule], ...] = (
     ("line_ends", unify_line_ends),
     ("invisible", remove_invisible),
     ("compose", compose),
-    ("markdown", strip_markdown),
     ("blanks", collapse_blanks),
+    ("markdown", lambda text: collapse_blanks(strip_markdown(text))),
+    ("html_page", strip_page),
+    ("html", strip_tags),
+    ("fragments", remove_fragments),
+    ("repeats", shorten_repeats),
+    ("page_lines", remove_page_lines),
     ("line_tails", strip_line_tails),
     ("empty_lines", collapse_empty_lines),
 )
+# The formats of rules that are not for all. What is Markdown by name has had its HTML removed.
+_FORMATS: dict[str, tuple[Format, ...]] = {
+    "markdown": ("markdown",),
+    "html_page": ("html",),
+    "html": ("text", "html"),
+    "fragments": ("text", "html"),
+}
+NAMES = (*(name for name, _ in RULES), PERSONAL_DATA)
 
 
-def clean(text: str, *, markdown: bool = False) -> tuple[str, list[str]]:
-    """Applies the rules in order and returns the text and the names of those that changed it.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What cleaning does. A filter whose limit is None is off; docs/rules.md gives the reasons."""
+
+    without: tuple[str, ...] = ()  # names of rules to leave out
+    pii: tuple[str, ...] = pii.DEFAULT_TYPES  # types of personal data to mask
+    pii_style: Literal["token", "tag"] = "token"
+    min_chars: int = 50
+    max_chars: int | None = None
+    min_word_chars: float | None = None  # mean characters per word between blanks
+    max_word_chars: float | None = None
+    max_symbol_share: float | None = None  # words that hold an ellipsis or #
+    max_bullet_share: float | None = None  # lines that begin with a bullet
+    max_ellipsis_share: float | None = None  # lines that end in an ellipsis
+    min_hangul_share: float | None = None  # of the characters that are not blank
+    max_advertised_words: int | None = 3  # different words of spam sites
+
+    def __post_init__(self) -> None:
+        for name in self.without:
+            if name not in NAMES:
+                raise ValueError(f"no cleaning rule {name!r}; there are {', '.join(NAMES)}")
+
+
+# The numbers of the original's Korean job (EleutherAI/dps, configs/korean_job.yaml).
+ORIGINAL = Options(
+    max_chars=100_000,
+    min_word_chars=3,
+    max_word_chars=10,
+    max_symbol_share=0.1,
+    max_bullet_share=0.9,
+    max_ellipsis_share=0.3,
+    min_hangul_share=0.25,
+)
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A cleaned document and what happened to it."""
+
+    text: str
+    changed: tuple[str, ...] = ()  # rules that changed the text, in order
+    dropped: str | None = None  # the filter that drops it
+    pii: dict[str, int] = field(default_factory=dict)  # masked, by type
+    kind: str = ""
+    reasons: tuple[str, ...] = ()  # why it is of that kind
+
+
+Measure = Callable[[str], float]
+# Name, measure, and the options (or a number) below and above which a document is dropped.
+FILTERS: tuple[tuple[str, Measure, str | int | None, str | None], ...] = (
+    ("empty", lambda text: len(text.strip()), 1, None),
+    ("short", len, "min_chars", None),
+    ("long", len, None, "max_chars"),
+    ("word_length", filters.mean_word_length, "min_word_chars", "max_word_chars"),
+    ("symbols", filters.symbol_share, None, "max_symbol_share"),
+    ("bullets", filters.bullet_share, None, "max_bullet_share"),
+    ("ellipses", filters.ellipsis_share, None, "max_ellipsis_share"),
+    ("hangul", filters.hangul_share, "min_hangul_share", None),
+    ("advertising", advertised_words, None, "max_advertised_words"),
+)
+
+
+def why_dropped(text: str, options: Options) -> tuple[str, float, float] | None:
+    """Returns the first filter that drops a cleaned text, what it measured and its limit."""
+    for name, measure, below, above in FILTERS:
+        low = getattr(options, below) if isinstance(below, str) else below
+        high = getattr(options, above) if above else None
+        if low is None and high is None:
+            continue
+        value = measure(text)
+        if low is not None and value < low:
+            return name, value, low
+        if high is not None and value > high:
+            return name, value, high
+    return None
+
+
+def clean(text: str, options: Options, *, format: Format = "text", source: str = "") -> Cleaned:
+    """Applies the rules in order, then the filters.
 
     Args:
       text: any text without lone surrogates.
-      markdown: whether the text is Markdown or MDX, whose markup is then removed.
+      options: what to do.
+      format: what the text is written in. A text may hold HTML all the same.
+      source: name of the document's source, a hint for its kind.
     """
     changed = []
-    for name, rule in RULES:
-        if name == "markdown" and not markdown:
-            continue
+    for name, rule in rules_of(options, format):
         before, text = text, rule(text)
         if text != before:
             changed.append(name)
-    return text, changed
+    masked, found = mask(text, options)
+    if masked != text:
+        text = masked
+        changed.append(PERSONAL_DATA)
+    dropped = why_dropped(text, options)
+    if dropped:
+        return Cleaned(text, tuple(changed), dropped[0], dict(found))
+    kind, reasons = kinds.label(text, source)
+    return Cleaned(text, tuple(changed), None, dict(found), kind, tuple(reasons))
+
+
+@cache
+def rules_of(options: Options, format: Format) -> tuple[tuple[str, Rule], ...]:
+    """Returns the rules that a document of a format goes through, personal data apart."""
+    return tuple(
+        (name, rule)
+        for name, rule in RULES
+        if name not in options.without and format in _FORMATS.get(name, (format,))
+    )
+
+
+def explain(text: str, options: Options, *, format: Format = "text") -> list[tuple[str, str, str]]:
+    """Returns (rule, text before, text after) for each rule that changes the text, in order."""
+    steps = []
+    for name, rule in rules_of(options, format):
+        before, text = text, rule(text)
+        if text != before:
+            steps.append((name, before, text))
+    masked, _ = mask(text, options)
+    return [*steps, (PERSONAL_DATA, text, masked)] if masked != text else steps
+
+
+def mask(text: str, options: Options) -> tuple[str, Counter[str]]:
+    """Masks personal data as the options ask, and returns the text and the counts by type."""
+    if PERSONAL_DATA in options.without:
+        return text, Counter()
+    return pii.mask(text, options.pii, options.pii_style)
 
 
 _MIN_BOILERPLATE_CHARS = 30

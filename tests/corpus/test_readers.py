@@ -78,14 +78,14 @@ def test_parquet(tmp_path: Path) -> None:
     assert read(path) == [Document(str(path), 1, "a", "s"), Reject(str(path), 2, "text is null")]
     for table, message in [
         (pa.table({"body": ["a"]}), "no column text among body"),
-        (pa.table({"text": [1]}), "column text holds int64"),
+        (pa.table({"text": [1]}), "column text holds int64, not strings"),
     ]:
         pq.write_table(table, path)
-        with pytest.raises(ValueError, match=message):
-            read(path)
+        assert read(path) == [Reject(str(path), 0, f"cannot be read: {message}")]
     path.write_bytes(b"PAR1 not really")
-    with pytest.raises(ValueError, match=r"a\.parquet: "):
-        read(path)
+    (reject,) = read(path)
+    assert isinstance(reject, Reject)
+    assert (reject.row, reject.reason[:14]) == (0, "cannot be read")
 
 
 def test_plain_text_is_a_document_per_block(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_find_files(tmp_path: Path) -> None:
     [
         (("a.jsonl", "b.parquet"), r"mixes JSONL \(a.jsonl\), Parquet \(b.parquet\); name"),
         (("a.jsonl", "b.txt"), "mixes JSONL"),
-        (("a.jsonl", "b.jsonl.zst"), r"b\.jsonl\.zst: only \.jsonl, "),
+        (("a.jsonl", "b.jsonl.xz"), r"b\.jsonl\.xz: only \.jsonl, "),
         (("a.jsonl", "b.json"), r"b\.json: only \.jsonl, "),
         (("a.jsonl", "sub/b.jsonl"), "holds a folder, sub;"),
         (("report.json", "rejects.jsonl"), "no file matches"),
