@@ -63,7 +63,7 @@ class Stats:
         cleaned: rules.Cleaned,
         options: rules.Options,
         *,
-        format: str = "text",
+        format: rules.Format = "text",
     ) -> None:
         """Counts a document that was read and what `rules.clean` made of it."""
         counts = self._source(source)
@@ -196,7 +196,7 @@ def _order(key: int, rule: str) -> int:
 
 
 def _enters(examples: dict[str, list[Example]], rule: str, order: int) -> bool:
-    kept = examples.get(rule, ())
+    kept = examples.get(rule, [])
     return len(kept) < EXAMPLES or order <= kept[-1].order
 
 
