@@ -57,7 +57,8 @@ _DEEPEST = 200
 
 _ATTRIBUTES = r"""(?:\s+[a-zA-Z_:@][\w:.-]*+(?:\s*+=\s*+(?:"[^"]*+"|'[^']*+'|[^\s"'<>]++))?)*+"""
 _PIECE = re.compile(
-    rf"""(?P<code>^[ \t]*(?P<fence>`{{3,}}|~{{3,}})[^`\n]*\n(?:.*\n)*?[ \t]*(?P=fence)[ \t]*$
+    rf"""(?P<code>^[ \t]*(?P<fence>`{{3,}}|~{{3,}})[^`\n]*\n
+            (?:(?![ \t]*(?P=fence)).*\n)*+[ \t]*(?P=fence)[ \t]*$
         |(?<!`)(?:`[^`\n]++`|``(?:[^`\n]|`(?!`))++``)(?!`))
     |(?P<comment><!--(?s:(?!<!--|-->).)*+-->|<!doctype\b[^<>]*>)
     |<(?P<slash>/?)(?P<name>[a-zA-Z][a-zA-Z0-9:]*+)(?P<attributes>{_ATTRIBUTES})\s*+(?P<end>/?)>

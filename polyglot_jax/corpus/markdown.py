@@ -23,7 +23,8 @@ _ATTRIBUTES = re.sub(r"\?P<\w+>", "?:", _ATTRIBUTE)
 _LINK_TARGET = r'\((?:<[^<>\n]*>|(?:[^()\s\\]|\\[^\n]|\([^()\s]*\))*+)(?:[ \t]+"[^"\n]*")?\)'
 # The look ahead says nothing new, but spares most characters the tries of all alternatives.
 _MARKUP = re.compile(
-    rf"""(?=[`<{{!\[*&\\])(?:(?P<code>(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)(?P=ticks)(?!`))
+    rf"""(?=[`<{{!\[*&\\])(?:
+    (?P<code>(?<!`)(?P<ticks>`+)(?!`)(?:(?!\n[ \t]*\n).)+?(?<!`)(?P=ticks)(?!`))
     |(?P<comment><!--(?:(?!<!--|-->).)*+-->|\{{/\*(?:(?!\{{/\*|\*/\}}).)*+\*/\}})
     |(?P<autolink><(?P<url>(?:https?://|mailto:)[^\s<>]+|[\w.+-]+@[\w.-]+)>)
     |(?P<tag><(?P<slash>/?)(?:(?P<name>[A-Za-z][A-Za-z0-9.-]*)

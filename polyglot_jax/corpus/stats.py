@@ -9,7 +9,7 @@ import hashlib
 import zlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from polyglot_jax.corpus import rules
@@ -122,15 +122,26 @@ def merge(many: Iterable[Stats]) -> Stats:
     for stats in many:
         total.rejected += stats.rejected
         for name, source in stats.sources.items():
-            into = total._source(name)
-            for attribute in fields(Source):
-                value, ours = getattr(source, attribute.name), getattr(into, attribute.name)
-                if isinstance(value, dict) and not isinstance(value, Counter):
-                    for rule, examples in value.items():
-                        ours[rule] = sorted({*ours.get(rule, ()), *examples})[:EXAMPLES]
-                else:
-                    setattr(into, attribute.name, ours + value)
+            _add(total._source(name), source)
     return total
+
+
+def together(sources: Iterable[Source]) -> Source:
+    """Returns the counts and examples of several sources as of one."""
+    total = Source()
+    for source in sources:
+        _add(total, source)
+    return total
+
+
+def _add(total: Source, source: Source) -> None:
+    for name, value in vars(source).items():
+        ours = getattr(total, name)
+        if name.endswith("_examples"):
+            for rule, examples in value.items():
+                ours[rule] = sorted({*ours.get(rule, ()), *examples})[:EXAMPLES]
+        else:
+            setattr(total, name, ours + value)
 
 
 def to_json(stats: Stats) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Cleaning rules: lines stay lines, twice is once, and the original's bugs stay away."""
 
 import re
-import time
 import unicodedata
 from collections.abc import Callable
 
@@ -13,13 +12,11 @@ from polyglot_jax.corpus.markdown import strip_markdown
 from polyglot_jax.corpus.rules import (
     ORIGINAL,
     RULES,
-    Cleaned,
     Format,
     Options,
     boilerplate_key,
     clean,
     explain,
-    rules_of,
     why_dropped,
 )
 
@@ -44,10 +41,42 @@ MARKUP = ["**", "`", "[", "](x)", "![", "<b>", "</b>", "<br/>", "<td>", "</td>",
 MARKUP += ["<!--", "-->", "{/*", "*/}", "```", "~~~", "---", ">"]
 MARKUP += ['<Callout title="', '" content="', '" />', "<Tab\n", "\n/>", "\n", "\n\n", "title: 제목"]
 MARKUP += ["](<a b> )", '](x "y")', "](a\\\n", "<br\n/>", "<https://x.kr>", "<Tab ", "text={", "}"]
-HTML = ["<p>", "</p>", "<div class='a'>", "</div>", "<script>", "</script>", "<pre>", "</pre>", "<li>"]
-HTML += ["<code>", "</code>", "<script>\n</script>", "<tr>", "<td>", "<nav>", "</nav>", "<img src='", "&lt;", "&gt;", "&amp;"]
+HTML = [
+    "<p>",
+    "</p>",
+    "<div class='a'>",
+    "</div>",
+    "<script>",
+    "</script>",
+    "<pre>",
+    "</pre>",
+    "<li>",
+]
+HTML += [
+    "<code>",
+    "</code>",
+    "<script>\n</script>",
+    "<tr>",
+    "<td>",
+    "<nav>",
+    "</nav>",
+    "<img src='",
+    "&lt;",
+    "&gt;",
+    "&amp;",
+]
 HTML += ["&nbsp;", "&#10;", "<", ">", "](http://x.kr)", "](/x)", 'class="x">', "공유하기", "\u3000"]
-HTML += ["ㅋㅋㅋㅋ", "!!!!", "~~~~", "=" * 90, "<|tel|>", "List<A>", "<제목>", "[홍길동 기자]", "태그"]
+HTML += [
+    "ㅋㅋㅋㅋ",
+    "!!!!",
+    "~~~~",
+    "=" * 90,
+    "<|tel|>",
+    "List<A>",
+    "<제목>",
+    "[홍길동 기자]",
+    "태그",
+]
 MARKED_UP = st.lists(st.sampled_from(MARKUP + HTML), max_size=25).map("".join)
 
 
@@ -188,3 +217,56 @@ def test_boilerplate_is_prose_of_some_length() -> None:
         'channelKey: "{콘솔 내 연동 정보의 채널키를 입력}",',
     ):
         assert boilerplate_key(other) is None
+
+
+PROSE = "정부는 국민청원에 대한 답변에서 모두가 문서를 읽게 공개하기로 하였습니다. " * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (" \u200b\n\t", "empty"),
+        ("짧은 글", "short"),
+        (PROSE, None),
+        (PROSE * 2000, "long"),
+        ("가나다라마바사아자차카타파하 " * 10, "word_length"),
+        ("나 는 너 와 함 께 " * 10, "word_length"),
+        ("이것은... 무엇일까… #태그 그리고 " * 5, "symbols"),
+        ("*첫째 항목이며 이것은 목록이다\n·둘째 항목이며 이것은 목록이다\n" * 3, "bullets"),
+        ("무엇인가 하려는 것이었는데 그래서 그렇게 되었다고 말을 하던데 그만…\n" * 3, "ellipses"),
+        ("This document is written in English only, without any Hangul. 끝", "hangul"),
+        (f"{PROSE} 카지노사이트 바카라사이트 토토사이트 먹튀검증", "advertising"),
+        (f"{PROSE} 카지노사이트를 단속해 달라는 청원", None),
+    ],
+)
+def test_filters_with_the_original_numbers(text: str, name: str | None) -> None:
+    assert clean(text, ORIGINAL).dropped == name
+    if name not in ("empty", "short", "advertising"):
+        assert clean(text, Options()).dropped is None
+
+
+def test_why_dropped_names_value_and_limit() -> None:
+    assert why_dropped("가" * 30, Options()) == ("short", 30, 50)
+    assert why_dropped("가 " * 30, ORIGINAL) == ("word_length", 1.0, 3)
+    with pytest.raises(ValueError, match="no cleaning rule 'htm'; there are line_ends, "):
+        Options(without=("htm",))
+
+
+def test_explain_tells_the_same_as_clean() -> None:
+    text = "\ufeff<p>첫  문단ㅋㅋㅋㅋㅋ</p>\r\n공유하기"
+    steps = explain(text, OPTIONS)
+    assert [name for name, _, _ in steps] == list(clean(text, OPTIONS).changed)
+    assert [name for name, _, _ in steps] == [
+        "line_ends",
+        "invisible",
+        "blanks",
+        "html",
+        "repeats",
+        "page_lines",
+        "empty_lines",
+    ]
+    assert steps[0][1] == text
+    assert [before for _, before, _ in steps[1:]] == [after for _, _, after in steps[:-1]]
+    assert steps[-1][2] == clean(text, OPTIONS).text == "첫 문단ㅋㅋㅋ"
+    without = Options(without=("html", "personal_data"), min_chars=1)
+    assert "<p>" in clean(text, without).text
