@@ -46,26 +46,30 @@ def spread(folder: Path, out: Path, limit: int) -> int:
     """
     out.mkdir(parents=True)
     total = size = number = 0
-    target = None
+    batch: list[bytes] = []
+
+    def flush() -> None:
+        nonlocal size, number, batch
+        if batch:
+            (out / f"{number:03d}.jsonl.gz").write_bytes(gzip.compress(b"".join(batch), 6))
+        size, number, batch = 0, number + 1, []
+
     for path in sorted(folder.glob("*/*.jsonl.gz")):
-        for line in gzip.open(path):
-            text = json.loads(line).get("text")
-            if not isinstance(text, str):
-                continue
-            if target is None or size > FILE_BYTES:
-                if target is not None:
-                    target.close()
-                target = gzip.open(out / f"{number:03d}.jsonl.gz", "wb", compresslevel=6)
-                size, number = 0, number + 1
-            row = {"text": text, "source": path.parent.name, "id": f"{path.stem}/{total}"}
-            target.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
-            size += len(text.encode())
-            total += len(text.encode())
-            if limit and total > limit:
-                target.close()
-                return total
-    assert target is not None, f"{folder} has no */*.jsonl.gz"
-    target.close()
+        with gzip.open(path) as lines:
+            for line in lines:
+                row = json.loads(line)
+                if not isinstance(row.get("text"), str) or (limit and total > limit):
+                    continue
+                name = f"{path.stem}/{row.get('id')}"  # which may say that it is Markdown
+                row = {"text": row["text"], "source": path.parent.name, "id": name}
+                batch.append(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                size += len(row["text"].encode())
+                total += len(row["text"].encode())
+                if size > FILE_BYTES:
+                    flush()
+    flush()
+    if not total:
+        raise ValueError(f"{folder} has no */*.jsonl.gz with text")
     return total
 
 

@@ -289,7 +289,7 @@ def _rejects(found: Stats, first: list[dict[str, Any]]) -> Markup:
 
 def _original(found: Stats) -> Markup:
     ours = [(n, f"{s.bytes_out / 1e9:.3f}") for n, s in by_size(found) if s.documents_out]
-    theirs = [(name, size or "< 1 each") for name, size in ORIGINAL_SIZES.items()]
+    theirs = [(name, str(size or "< 1 each")) for name, size in ORIGINAL_SIZES.items()]
     rows = [
         (*(ours[i] if i < len(ours) else ("", "")), *(theirs[i] if i < len(theirs) else ("", "")))
         for i in range(max(len(ours), len(theirs)))
