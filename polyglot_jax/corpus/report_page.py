@@ -282,7 +282,7 @@ def _contamination(found: dict[str, Any]) -> Markup:
     shown = [(e["source"], e["id"], e["file"], e["ngram"]) for e in found["examples"]]
     return pages.section(
         "Overlap with evaluation files",
-        f"{found['documents']:,} documents share an n-gram with a file.",
+        f"Documents that share an n-gram with a file: {found['documents']:,}.",
         pages.table(("file", "documents"), by_file),
         pages.table(("source", "document", "file", "shared"), shown, "Examples"),
     )
