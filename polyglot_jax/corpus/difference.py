@@ -8,7 +8,8 @@ from typing import Literal
 Kind = Literal["same", "gone", "new"]
 _TOKEN = re.compile(r"[^\W\d_]+|\d+|.", re.DOTALL)
 _MOST_TOKENS = 4000  # of what differs; aligning takes time in its square
-_SEEN = {ord("\t"): "⇥", ord("\n"): "↵\n", ord("\r"): "␍", ord(" "): "␣"}
+_SHAPELESS = re.compile(r"[^\w \t\n!-~]")
+_SEEN = {ord("\t"): "⇥", ord("\n"): "↵\n", ord(" "): "␣"}
 
 
 def pieces(before: str, after: str) -> Iterator[tuple[Kind, str]]:
@@ -25,7 +26,8 @@ def pieces(before: str, after: str) -> Iterator[tuple[Kind, str]]:
     old, new = before[start:tail], after[start : len(after) - end]
     a, b = _TOKEN.findall(old), _TOKEN.findall(new)
     if len(a) * len(b) > _MOST_TOKENS**2:
-        yield from ((kind, text) for kind, text in (("gone", old), ("new", new)) if text)
+        yield "gone", old
+        yield "new", new
     else:
         matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
         for op, i, j, k, m in matcher.get_opcodes():
@@ -53,7 +55,14 @@ def visible(text: str) -> str:
     """Shows blanks, line ends and characters without a shape by signs."""
     if text.isprintable() and text.strip(" ") == text and "  " not in text:
         return text
-    return "".join(
-        _SEEN.get(ord(c), c) if c.isprintable() or ord(c) in _SEEN else f"⟨U+{ord(c):04X}⟩"
-        for c in text
-    )
+    return _SHAPELESS.sub(_sign, text.translate(_SEEN))
+
+
+def printable(text: str) -> str:
+    """Shows control and other shapeless characters by signs, so that a terminal obeys none."""
+    return _SHAPELESS.sub(_sign, text)
+
+
+def _sign(match: re.Match[str]) -> str:
+    character = match[0]
+    return character if character.isprintable() else f"⟨U+{ord(character):04X}⟩"

@@ -68,6 +68,7 @@ _PIECE = re.compile(
 )
 _OPENING = re.compile(r"<(!--|(/?)([a-zA-Z][a-zA-Z0-9]*+))")
 _PAGE = re.compile(r"\s*<(?:!doctype\s+html|html)\b[^<>]*>", re.IGNORECASE)
+_MARKUP = re.compile(r"\A\s*<|</(?:html|body|div|p|table|td|ul)\s*>", re.IGNORECASE)
 _NESTED_AMPERSANDS = re.compile(r"&(?:amp;)+(?=(?:#[0-9]+|#[xX][0-9a-fA-F]+|[A-Za-z]\w*);)")
 _MENTION = re.compile(r"""["'’”)\]]?\s?(?:태그|요소|엘리먼트|속성|tag|element)""", re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\n\r\f]+")

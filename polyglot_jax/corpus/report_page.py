@@ -1,5 +1,6 @@
 """`report.json` of a corpus as a page, `report.html`, on which a person sees what was done."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ from etils import epath
 from markupsafe import Markup
 
 from polyglot_jax import report as pages
-from polyglot_jax.corpus import difference, rules, stats
+from polyglot_jax.corpus import difference, pii, rules, stats
 from polyglot_jax.corpus.report_plots import by_size, draw_fates, draw_lengths, drop_names
 from polyglot_jax.corpus.stats import Example, Source, Stats
 
@@ -52,9 +53,11 @@ ABOUT = {
     "near_duplicate": "nearly equal to another document",
     "contaminated": "shares text with evaluation files",
 }
+_MASKS = re.compile(f"({'|'.join(map(re.escape, pii.MASKS.values()))}|<\\|\\w+_(?:start|end)\\|>)")
 _STYLE = Markup("""<style>
 details { margin: .4rem 0; } summary { cursor: pointer; } .example { margin: .5rem 0 .9rem; }
-.example pre { margin: .2rem 0; } .id { color: #555; font-size: .85rem; overflow-wrap: anywhere; }
+.example pre { margin: .2rem 0; max-height: 18rem;
+overflow-y: auto; } .id { color: #555; font-size: .85rem; overflow-wrap: anywhere; }
 nav a { margin-right: 1rem; } .tiles { display: flex; flex-wrap: wrap; gap: 1rem; }
 .tiles div { background: #f6f6f6; padding: .6rem 1rem; } .tiles b { display: block;
 font-size: 1.4rem; }
@@ -83,7 +86,7 @@ def write(report: dict[str, Any], directory: epath.PathLike) -> None:
         _changes(found, total),
         _personal_data(found),
         pages.section("Lengths", draw_lengths(found)),
-        _duplicates(found, report.get("near_duplicates")),
+        _duplicates(found, total, report.get("near_duplicates")),
         _contamination(report["contamination"]) if "contamination" in report else Markup(""),
         _kinds(found),
         _rejects(found, report.get("rejects", [])),
@@ -164,7 +167,10 @@ def _drops(found: Stats, total: Source) -> Markup:
         "Dropped documents",
         pages.table(("rule", "why", "documents", "", "text"), rows),
         pages.table(("source", *names), by_source, "By source"),
-        *(_details(rule, _drop_example(found, rule)) for rule in names),
+        *(
+            _details(f"{rule}: {total.dropped[rule]:,} documents", _drop_example(found, rule))
+            for rule in names
+        ),
     )
 
 
@@ -193,7 +199,10 @@ def _changes(found: Stats, total: Source) -> Markup:
     return pages.section(
         "Changed documents",
         pages.table(("rule", "what it does", "documents", ""), rows),
-        *(_details(rule, _change_example(found, rule)) for rule in names),
+        *(
+            _details(f"{rule}: {total.changed[rule]:,} documents", _change_example(found, rule))
+            for rule in names
+        ),
     )
 
 
@@ -203,6 +212,11 @@ def _change_example(found: Stats, rule: str) -> Iterator[Markup]:
         cut = example.before.endswith("…") and example.after.endswith("…")
         while cut and len(parts) > 2 and parts[-1][1] == "…" and parts[-2][0] != "same":
             del parts[-2]  # one side shows more of the same text
+        if rule == rules.PERSONAL_DATA:  # both sides are masked
+            parts = [
+                ("new" if i % 2 else "same", part)
+                for i, part in enumerate(_MASKS.split(example.after))
+            ]
         shown = Markup("").join(_shown(kind, text) for kind, text in parts)
         yield Markup(
             '<div class="example"><div class="id">{} · {}</div><pre>{}</pre></div>'
@@ -211,7 +225,7 @@ def _change_example(found: Stats, rule: str) -> Iterator[Markup]:
 
 def _shown(kind: difference.Kind, text: str) -> Markup:
     if kind == "same":
-        return Markup("{}").format(text)
+        return Markup("{}").format(difference.printable(text))
     tag = "del" if kind == "gone" else "ins"
     return Markup("<{0}>{1}</{0}>").format(tag, difference.visible(text))
 
@@ -226,7 +240,7 @@ def _personal_data(found: Stats) -> Markup:
     )
 
 
-def _duplicates(found: Stats, near: dict[str, Any] | None) -> Markup:
+def _duplicates(found: Stats, total: Source, near: dict[str, Any] | None) -> Markup:
     rows = [
         (
             name,
@@ -235,13 +249,17 @@ def _duplicates(found: Stats, near: dict[str, Any] | None) -> Markup:
             source.dropped["near_duplicate"],
             _share(source.dropped["near_duplicate"], source.documents_in),
         )
-        for name, source in by_size(found)
+        for name, source in [*by_size(found), ("together", total)]
+        if source.dropped["duplicate"] or source.dropped["near_duplicate"]
     ]
-    parts: list[str] = [pages.table(("source", "exact", "", "near", ""), rows)]
+    parts: list[str] = [pages.table(("source", "exact", "", "near", ""), rows)] if rows else []
     if near is None:
         parts.append("Near-duplicates were not looked for.")
     else:
-        parts.append(f"{near['documents']:,} documents are in {near['clusters']:,} clusters.")
+        parts.append(
+            f"{near['documents']:,} documents nearly equal an earlier one, in {near['clusters']:,} "
+            "clusters."
+        )
         sizes = sorted((int(size), n) for size, n in near["sizes"].items())
         parts.append(pages.table(("documents in a cluster", "clusters"), sizes))
         parts += [
@@ -289,7 +307,7 @@ def _rejects(found: Stats, first: list[dict[str, Any]]) -> Markup:
 
 def _original(found: Stats) -> Markup:
     ours = [(n, f"{s.bytes_out / 1e9:.3f}") for n, s in by_size(found) if s.documents_out]
-    theirs = [(name, str(size or "< 1 each")) for name, size in ORIGINAL_SIZES.items()]
+    theirs = [(name, str(size) if size else "< 1 each") for name, size in ORIGINAL_SIZES.items()]
     rows = [
         (*(ours[i] if i < len(ours) else ("", "")), *(theirs[i] if i < len(theirs) else ("", "")))
         for i in range(max(len(ours), len(theirs)))

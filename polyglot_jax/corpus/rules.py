@@ -145,7 +145,7 @@ def clean(text: str, options: Options, *, format: Format = "text", source: str =
         before, text = text, rule(text)
         if text != before:
             changed.append(name)
-    masked, found = _mask(text, options)
+    masked, found = mask(text, options)
     if masked != text:
         text = masked
         changed.append(PERSONAL_DATA)
@@ -173,11 +173,12 @@ def explain(text: str, options: Options, *, format: Format = "text") -> list[tup
         before, text = text, rule(text)
         if text != before:
             steps.append((name, before, text))
-    masked, _ = _mask(text, options)
+    masked, _ = mask(text, options)
     return [*steps, (PERSONAL_DATA, text, masked)] if masked != text else steps
 
 
-def _mask(text: str, options: Options) -> tuple[str, Counter[str]]:
+def mask(text: str, options: Options) -> tuple[str, Counter[str]]:
+    """Masks personal data as the options ask, and returns the text and the counts by type."""
     if PERSONAL_DATA in options.without:
         return text, Counter()
     return pii.mask(text, options.pii, options.pii_style)

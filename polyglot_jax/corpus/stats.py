@@ -63,7 +63,7 @@ class Stats:
         cleaned: rules.Cleaned,
         options: rules.Options,
         *,
-        format: str = "text",
+        format: rules.Format = "text",
     ) -> None:
         """Counts a document that was read and what `rules.clean` made of it."""
         counts = self._source(source)
@@ -77,7 +77,10 @@ class Stats:
         if new:
             for name, before, after in rules.explain(text, options, format=format):
                 if name in new:
-                    example = Example(_order(key, name), id, *_around_change(before, after))
+                    shown = _around_change(before, after)
+                    # A report is shown to others: it holds no personal data that documents do not.
+                    shown = (rules.mask(shown[0], options)[0], rules.mask(shown[1], options)[0])
+                    example = Example(_order(key, name), id, *shown)
                     _keep(counts.change_examples, name, example)
         if cleaned.dropped:
             self.drop(source, id, cleaned.dropped, cleaned.text)
@@ -179,7 +182,7 @@ def _source_to_json(source: Source) -> dict[str, Any]:
         elif key.endswith("_examples"):
             record[key] = {rule: [asdict(e) for e in value[rule]] for rule in sorted(value)}
         else:
-            record[key] = {str(name): value[name] for name in sorted(value)}
+            record[key] = {str(name): value[name] for name in sorted(value) if value[name]}
     return record
 
 
@@ -193,7 +196,7 @@ def _order(key: int, rule: str) -> int:
 
 
 def _enters(examples: dict[str, list[Example]], rule: str, order: int) -> bool:
-    kept = examples.get(rule, ())
+    kept = examples.get(rule, [])
     return len(kept) < EXAMPLES or order <= kept[-1].order
 
 

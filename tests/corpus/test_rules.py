@@ -233,7 +233,7 @@ PROSE = "정부는 국민청원에 대한 답변에서 모두가 문서를 읽�
         ("나 는 너 와 함 께 " * 10, "word_length"),
         ("이것은... 무엇일까… #태그 그리고 " * 5, "symbols"),
         ("*첫째 항목이며 이것은 목록이다\n·둘째 항목이며 이것은 목록이다\n" * 3, "bullets"),
-        ("무엇인가 하려는 것이었는데 그래서 그렇게 되었다고 말을 하던데 그만…\n" * 3, "ellipses"),
+        ("무엇인가 하려는 것이었는데 " * 4 + "소식이 없었던 것이다…", "ellipses"),
         ("This document is written in English only, without any Hangul. 끝", "hangul"),
         (f"{PROSE} 카지노사이트 바카라사이트 토토사이트 먹튀검증", "advertising"),
         (f"{PROSE} 카지노사이트를 단속해 달라는 청원", None),
