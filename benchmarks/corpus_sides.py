@@ -43,7 +43,7 @@ def clean(data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
             document.metadata = {
                 "source": source,
                 "num_chars": len(cleaned.text),
-                "rules": list(cleaned.changed),
+                "rules": ",".join(cleaned.changed),
                 "kind": cleaned.kind,
             }
             yield document

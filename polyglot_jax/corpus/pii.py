@@ -7,7 +7,7 @@ type that is not asked for still count as what they are: a card number never bec
 """
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Sequence
 
 from polyglot_jax.corpus.pii_rules import EMAIL, IP, NUMBERS, PASSPORT, WINDOW, Found, Rule
@@ -87,12 +87,12 @@ def find(text: str, types: Collection[str] = DEFAULT_TYPES, style: str = "token"
     if not _has_candidates(text, types):
         return []
     folded = _FOLDED.sub(lambda match: _FOLD[match[0]], text)
-    tagged = [match.span() for match in _TAGGED.finditer(folded)] if style == "tag" else []
+    tagged = deque(match.span() for match in _TAGGED.finditer(folded) if style == "tag")
     spans = []
     done, written = 0, ""  # where the last number ends, and what the output ends with there
     for start, rules in _starts(folded, types):
         while tagged and tagged[0][1] <= start:
-            tagged.pop(0)
+            tagged.popleft()
         if start < done or (tagged and tagged[0][0] < start):
             continue
         left = (written + folded[max(done, start - WINDOW) : start])[-WINDOW:]

@@ -27,7 +27,7 @@ _LABELS = re.compile(
     |(?P<card>카드|card|결제)
     |(?P<brn>사업자)
     |(?P<passport>여권|passport)
-    |(?P<ip>(?<![a-z])ip|아이피|접속|ping|host|서버)""",
+    |(?P<ip>(?<![a-z])ip(?!v6)|아이피|접속|ping|host|서버)""",
     re.IGNORECASE | re.VERBOSE,
 )
 # Letters may touch a number if they are one of these: Tel010-..., H.P.010-..., T:02-..., IP1.2.3.4
@@ -136,18 +136,22 @@ def _is_rrn(found: Found) -> bool:
 
 
 def _is_tel(found: Found) -> bool:
-    digits = found.digits
+    digits, trunk = found.digits, found.match["trunk"]
     if set(digits) <= {"0", "1"}:  # a binary number, or a placeholder of zeros
         return False
-    international = found.match["trunk"] is None
-    if international:
+    if trunk is None:  # +82
         return True
-    mobile = found.match["trunk"].startswith("01")
-    if found.bare and digits.startswith("010"):
-        return len(digits) == 11 and found.label(12) != "other"
-    if found.bare or (found.spaced and not mobile):
-        return found.label() == "tel"
-    return True
+    number = found.match[0].partition(trunk)[2]
+    if re.match("[^0-9]*0+[^0-9]", number):  # 010-000-1234 is a code of the tax office
+        return False
+    if trunk.startswith("01"):
+        if not found.bare:
+            return True
+        if trunk == "010":
+            return len(digits) == 11 and found.label(12) != "other"
+    # 02110-1301 is a US postcode, 02/11050000 a path, 02 123 4567 columns of a table.
+    glued = number[0].isdigit() or number[0] in "/_~"
+    return not (glued or found.spaced) or found.label() == "tel"
 
 
 def _is_card(found: Found) -> bool:
@@ -165,7 +169,7 @@ def _is_acc(found: Found) -> bool:
     shape = tuple(len(group) for group in re.findall("[0-9]+", match[0]))
     if not (found.bare or shape in _ACCOUNTS):
         return False
-    if _UNIT.match(after) or checks.starts_with_date(digits):
+    if _UNIT.match(after) or checks.starts_with_date(digits) or len(set(digits)) == 1:
         return False
     if found.bare:
         return found.label(20) == "acc"
