@@ -3,6 +3,7 @@
     python -m polyglot_jax.corpus --input='raw/*.jsonl.gz' --input=wiki.parquet --output=documents
     python -m polyglot_jax.corpus --sources=sources.toml --output=gs://bucket/documents \
         --runner=ray --ray_address=auto --near_duplicates=0.8 --held_out='kobest/*/*.tsv'
+    python -m polyglot_jax.corpus --explain=raw/web.jsonl.gz:17
 
 Reads JSONL, Parquet, Arrow and Hugging Face data sets with a text field, plain text (.txt: a
 document per block of lines between blank lines), Markdown and HTML (a document per file); .gz and
@@ -15,22 +16,28 @@ import os
 from absl import flags
 
 from polyglot_jax import cli
-from polyglot_jax.corpus import kinds, options, pipeline, readers, rules, runner, sources
+from polyglot_jax.corpus import explain, kinds, options, pipeline, readers, rules, runner, sources
 from polyglot_jax.corpus.plan import Job
 
 
 def main() -> None:
     values = flags.FLAGS
-    if not values.input and not values.sources:
-        raise ValueError("nothing to read: pass --input or --sources")
     fields = readers.Fields(text=values.text_field, id=values.id_field, source=values.source_field)
-    inputs = sources.find(values.input, values.sources, source=values.source, fields=fields)
     base = rules.ORIGINAL if values.filters == "original" else rules.Options()
     base = dataclasses.replace(base, min_chars=values.min_chars)
+    cleaning = options.parse(values.set, base)
+    if values.explain:
+        print(explain.explain(values.explain, cleaning, fields))
+        return
+    if not values.input and not values.sources:
+        raise ValueError("nothing to read: pass --input or --sources")
+    if not values.output:
+        raise ValueError("nowhere to write: pass --output")
+    inputs = sources.find(values.input, values.sources, source=values.source, fields=fields)
     held_out = [str(f) for pattern in values.held_out for f in readers.find_any(pattern)]
     job = Job(
         work="",
-        options=options.parse(values.set, base),
+        options=cleaning,
         whole=values.text_documents == "file",
         boilerplate=values.boilerplate,
         classifier=values.classifier,
@@ -74,6 +81,11 @@ if __name__ == "__main__":
         "Source of documents that name none (default: the name of their file; of text files, of "
         "their folder).",
     )
+    flags.DEFINE_string(
+        "explain",
+        None,
+        "FILE:LINE of a document: print what each rule does to it, and nothing else.",
+    )
     flags.DEFINE_string("text_field", "text", "Field or column of the text.")
     flags.DEFINE_string("id_field", "id", "Field or column of the id.")
     flags.DEFINE_string("source_field", "source", "Field or column of the source.")
@@ -115,5 +127,4 @@ if __name__ == "__main__":
         "processes", os.cpu_count(), "Worker processes of the local runner.", lower_bound=1
     )
     flags.DEFINE_string("ray_address", None, "Of a Ray cluster; default: one of this machine.")
-    flags.mark_flag_as_required("output")
     cli.run(main)

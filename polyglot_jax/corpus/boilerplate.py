@@ -33,7 +33,14 @@ _DOC = np.dtype([("doc", "<u4")])
 
 def line_hashes(text: str, source: str) -> list[bytes]:
     """Returns the hash of each distinct line that could be boilerplate, 8 bytes."""
-    return list(dict.fromkeys(found for _, found in _lines(text, source) if found is not None))
+    prefix = f"{source}\n".encode()
+    keys = dict.fromkeys(
+        key
+        for line in text.split("\n")
+        # A key is no longer than its line: the length spares most lines the rest.
+        if len(line) >= rules.MIN_BOILERPLATE_CHARS and (key := rules.boilerplate_key(line))
+    )
+    return [hashlib.blake2b(prefix + key.encode(), digest_size=8).digest() for key in keys]
 
 
 def _lines(text: str, source: str) -> Iterator[tuple[str, bytes | None]]:

@@ -9,7 +9,7 @@ Kind = Literal["same", "gone", "new"]
 _TOKEN = re.compile(r"[^\W\d_]+|\d+|.", re.DOTALL)
 _MOST_TOKENS = 4000  # of what differs; aligning takes time in its square
 _SHAPELESS = re.compile(r"[^\w \t\n!-~]")
-_SEEN = {ord("\t"): "⇥", ord("\n"): "↵\n", ord("\r"): "␍", ord(" "): "␣"}
+_SEEN = {ord("\t"): "⇥", ord("\n"): "↵\n", ord(" "): "␣"}
 
 
 def pieces(before: str, after: str) -> Iterator[tuple[Kind, str]]:
@@ -26,7 +26,8 @@ def pieces(before: str, after: str) -> Iterator[tuple[Kind, str]]:
     old, new = before[start:tail], after[start : len(after) - end]
     a, b = _TOKEN.findall(old), _TOKEN.findall(new)
     if len(a) * len(b) > _MOST_TOKENS**2:
-        yield from ((kind, text) for kind, text in (("gone", old), ("new", new)) if text)
+        yield "gone", old
+        yield "new", new
     else:
         matcher = difflib.SequenceMatcher(None, a, b, autojunk=False)
         for op, i, j, k, m in matcher.get_opcodes():

@@ -26,7 +26,7 @@ _BLOCK = 1 << 20
 _PACKED = 4  # times that a packed text is smaller, about
 _LINE_END = re.compile(rb"\n")
 _BLOCK_END = re.compile(rb"\n\r?\n")
-_CODE = ("__main__.py", "sample.py", "runner.py", "report_page.py", "explain.py")  # not of outputs
+_CODE = ("__main__.py", "sample.py", "runner.py", "explain.py", "options.py")  # not of outputs
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,7 @@ def write(report: dict[str, Any], directory: epath.PathLike) -> None:
         _changes(found, total),
         _personal_data(found),
         pages.section("Lengths", draw_lengths(found)),
-        _duplicates(found, report.get("near_duplicates")),
+        _duplicates(found, total, report.get("near_duplicates")),
         _contamination(report["contamination"]) if "contamination" in report else Markup(""),
         _kinds(found),
         _rejects(found, report.get("rejects", [])),
@@ -240,7 +240,7 @@ def _personal_data(found: Stats) -> Markup:
     )
 
 
-def _duplicates(found: Stats, near: dict[str, Any] | None) -> Markup:
+def _duplicates(found: Stats, total: Source, near: dict[str, Any] | None) -> Markup:
     rows = [
         (
             name,
@@ -249,13 +249,17 @@ def _duplicates(found: Stats, near: dict[str, Any] | None) -> Markup:
             source.dropped["near_duplicate"],
             _share(source.dropped["near_duplicate"], source.documents_in),
         )
-        for name, source in by_size(found)
+        for name, source in [*by_size(found), ("together", total)]
+        if source.dropped["duplicate"] or source.dropped["near_duplicate"]
     ]
-    parts: list[str] = [pages.table(("source", "exact", "", "near", ""), rows)]
+    parts: list[str] = [pages.table(("source", "exact", "", "near", ""), rows)] if rows else []
     if near is None:
         parts.append("Near-duplicates were not looked for.")
     else:
-        parts.append(f"{near['documents']:,} documents are in {near['clusters']:,} clusters.")
+        parts.append(
+            f"{near['documents']:,} documents nearly equal an earlier one, in {near['clusters']:,} "
+            "clusters."
+        )
         sizes = sorted((int(size), n) for size, n in near["sizes"].items())
         parts.append(pages.table(("documents in a cluster", "clusters"), sizes))
         parts += [
@@ -278,7 +282,7 @@ def _contamination(found: dict[str, Any]) -> Markup:
     shown = [(e["source"], e["id"], e["file"], e["ngram"]) for e in found["examples"]]
     return pages.section(
         "Overlap with evaluation files",
-        f"{found['documents']:,} documents share an n-gram with a file.",
+        f"Documents that share an n-gram with a file: {found['documents']:,}.",
         pages.table(("file", "documents"), by_file),
         pages.table(("source", "document", "file", "shared"), shown, "Examples"),
     )

@@ -27,6 +27,7 @@ def draw_fates(found: Stats) -> Markup:
         left = [a + b for a, b in zip(left, shares, strict=True)]
     axis.set_xlabel("share of the documents read (%)")
     axis.set_xlim(0, 100)
+    axis.margins(y=0.01)
     axis.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return pages.image(drawn, "What became of the documents of each source")
 

@@ -184,7 +184,7 @@ def mask(text: str, options: Options) -> tuple[str, Counter[str]]:
     return pii.mask(text, options.pii, options.pii_style)
 
 
-_MIN_BOILERPLATE_CHARS = 30
+MIN_BOILERPLATE_CHARS = 30
 _CODE_END = tuple("{}[](),;:=>\\")
 
 
@@ -195,6 +195,6 @@ def boilerplate_key(line: str) -> str | None:
     sense with lines missing.
     """
     key = " ".join(line.split())
-    if len(key) < _MIN_BOILERPLATE_CHARS or key.startswith("#") or key.endswith(_CODE_END):
+    if len(key) < MIN_BOILERPLATE_CHARS or key.startswith("#") or key.endswith(_CODE_END):
         return None
     return key

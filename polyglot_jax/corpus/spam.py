@@ -34,7 +34,7 @@ _LINES = re.compile(
             r"(?:이\s?(?:기사|글|페이지)를?\s*|SNS\s*(?:로\s*)?|글\s*)?공유하기(?:\s*글\s*요소)?",
             r"(?:본문|메뉴|검색|주메뉴|하단)\s*(?:내용\s*)?(?:으로\s*)?(?:바로\s?가기|건너뛰기)",
             r"(?:페이지\s*)?맨\s?위로(?:\s*(?:이동|가기))?|글(?:자|씨)\s*크기\s*(?:조절|조정|변경)?",
-            r"[▶☞▷►■◆◇※☎→]\s*.{0,80}(?:구독하기|구독|바로가기|제보하기|다운로드|클릭|홈페이지)",
+            r"[▶☞▷►■◆◇→]\s*.{0,60}(?:구독하기|구독|바로가기|제보하기)",
             r"(?:기사\s*)?제보(?:하기|는|[\s:]).{0,60}(?:@\S+|카카오톡.{0,30}|\d{3,4}-\d{4})",
             # copyright lines: nothing follows but what belongs to them
             rf"(?:{_OWNER}.{{0,80}})?.{{0,40}}무단\s?(?:전재|복제|배포|도용|사용)"
@@ -56,13 +56,13 @@ _LINES = re.compile(
     re.IGNORECASE,
 )
 _FOOTER_FIELD = re.compile(
-    "상호|대표(?:이사|자)?|사업자\\s?등록\\s?번호|통신판매업|등록번호|등록일|발행인|편집인|청소년\\s?보호|"
-    "개인정보\\s?(?:보호|관리)|주소|전화|팩스|TEL|FAX|이메일|제호|발행일"
+    "(?:상호|대표(?:이사|자)?|사업자\\s?등록\\s?번호|통신판매업|등록번호|등록일|발행인|편집인|청소년\\s?보호|"
+    "개인정보\\s?(?:보호|관리)|주소|전화|팩스|TEL|FAX|이메일|제호|발행일)\\s*[:：]"
 )
 _FOOTER_FIELDS = 4  # a line with fewer is an address, which the original took for a footer
 # A line without any of these is none of the above; they are looked for in the whole text first.
 _HINT = re.compile(
-    "공유|바로 ?가기|건너뛰|맨 ?위로|글자|글씨|구독|제보|다운로드|클릭|홈페이지|금지|저작권자|ⓒ|©|"
+    "공유|바로 ?가기|건너뛰|맨 ?위로|글자|글씨|구독|제보|금지|저작권자|ⓒ|©|"
     "reserved|Reserved|RESERVED|copyright|Copyright|COPYRIGHT|기자|특파원|앵커|PD|입력|등록|송고|승인|"
     "발행|카카오|페이스북|트위터|URL|인쇄|스크랩|본문듣기|로그인|회원가입|좋아요|블로그|밴드"
 )
@@ -89,11 +89,11 @@ def is_page_line(line: str) -> bool:
     if _LINES.fullmatch(bare):
         return True
     if _MENU.fullmatch(bare):
-        words = [match["strong"] for match in _MENU_WORD.finditer(bare)]
-        return len(words) > 1 and any(words)
+        words = {match[0]: match["strong"] for match in _MENU_WORD.finditer(bare)}
+        return len(words) > 1 and any(words.values())  # not "좋아요 좋아요"
     if "등록" in bare:
         fields = {match[0] for match in _FOOTER_FIELD.finditer(bare)}
-        return len(fields) >= _FOOTER_FIELDS and (":" in bare or "|" in bare)
+        return len(fields) >= _FOOTER_FIELDS
     return False
 
 

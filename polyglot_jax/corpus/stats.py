@@ -63,7 +63,7 @@ class Stats:
         cleaned: rules.Cleaned,
         options: rules.Options,
         *,
-        format: str = "text",
+        format: rules.Format = "text",
     ) -> None:
         """Counts a document that was read and what `rules.clean` made of it."""
         counts = self._source(source)
@@ -196,7 +196,7 @@ def _order(key: int, rule: str) -> int:
 
 
 def _enters(examples: dict[str, list[Example]], rule: str, order: int) -> bool:
-    kept = examples.get(rule, ())
+    kept = examples.get(rule, [])
     return len(kept) < EXAMPLES or order <= kept[-1].order
 
 
@@ -206,14 +206,26 @@ def _keep(examples: dict[str, list[Example]], rule: str, example: Example) -> No
 
 def _around_change(before: str, after: str) -> tuple[str, str]:
     """Returns the part of two texts around where they first and last differ."""
-    least = min(len(before), len(after))
-    start = next((i for i in range(least) if before[i] != after[i]), least)
-    same = next((i for i in range(least - start) if before[-1 - i] != after[-1 - i]), least - start)
+    start = _shared(before, after)
+    least = min(len(before), len(after)) - start
+    same = _shared(before[::-1][:least], after[::-1][:least])
     begin = max(0, start - CONTEXT)
     return (
         _cut(before, begin, len(before) - same + CONTEXT),
         _cut(after, begin, len(after) - same + CONTEXT),
     )
+
+
+def _shared(first: str, second: str) -> int:
+    """Returns how many characters two texts begin with alike; by halves, as loops are slow."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _cut(text: str, begin: int, end: int) -> str:
