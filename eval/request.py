@@ -13,7 +13,7 @@ from typing import Protocol
 class Request:
     """Continuations of one context, all ids; any number of choices, none of them empty.
 
-    A context longer than the model loses its left end, for each choice as if it stood alone: of
+    The context has at least one id: of a text without context the model's `end_of_text`. One longer than the model loses its left end, for each choice as if it stood alone: of
     `context + choice` the last `max_length + 1` ids count, the last of which is only predicted.
     """
 
@@ -43,14 +43,27 @@ class Model(Protocol):
 
     name: str
     content_hash: str  # of weights, architecture and tokenizer: part of every cache key
+    engine: str  # what computes it and how precisely, such as "jax-1 float32": part of it too
     max_length: int  # positions
     end_of_text: int  # the token that stands before a text without context
     tokenizer: Tokenizer
 
     def score(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
-        """Yields (index of the request, its answer) as they are finished, in any order."""
+        """Yields (index of the request, its answer) as they are finished, in any order.
+
+        Raises:
+          ValueError: a request has an empty context, an empty choice, or a choice of more than
+            max_length ids; before anything is computed.
+        """
 
     def generate(
         self, prompts: Sequence[tuple[int, ...]], *, max_new_tokens: int, stop: Sequence[str]
     ) -> Iterator[tuple[int, str]]:
-        """Yields (index of the prompt, greedy continuation up to the first stop string)."""
+        """Yields (index of the prompt, greedy continuation), in any order.
+
+        A continuation ends before the end of text or the first stop string, or after
+        max_new_tokens. A prompt that leaves no room for these loses its left end.
+
+        Raises:
+          ValueError: a prompt is empty, or max_new_tokens leaves no room for any prompt.
+        """
