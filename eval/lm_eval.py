@@ -1,6 +1,6 @@
 """Runs the tasks of lm-evaluation-harness (KMMLU, CLIcK, ...) on any model of ours.
 
-    python -m eval.lm_eval --model=DIR --tasks=kmmlu,click --num_fewshot=5 --output=results.json
+    python -m eval.lm_eval --model=DIR --tasks=kmmlu,click --num_fewshot=5 --output=DIR
 
 or, from Python:
 
@@ -15,14 +15,14 @@ and metrics stay lm-eval's own; only the numbers come from our engine.
 import difflib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
 from absl import flags
-from etils import epath
-from tqdm import tqdm
 
+from eval.cache import Cache, generate_all, score_all
 from eval.models import load
 from eval.request import Model, Request
 from polyglot_jax import cli, report
@@ -42,18 +42,13 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(MISSING, name="lm_eval") from error
 
 
-T = TypeVar("T")
-
-
 def main() -> None:
     values = flags.FLAGS
-    output = epath.Path(values.output) if values.output else None
-    if output is not None and not output.parent.is_dir():
-        raise ValueError(f"--output={output}: there is no folder {output.parent}")
+    output = Path(values.output)
     manager = TaskManager(include_path=values.include_path)
     check_known(values.tasks, manager)
     results = evaluator.simple_evaluate(
-        model=LmEval(load(values.model)),
+        model=LmEval(load(values.model), Cache(output / "requests.jsonl")),
         tasks=values.tasks,
         num_fewshot=values.num_fewshot,
         limit=values.limit,
@@ -62,9 +57,8 @@ def main() -> None:
     print(utils.make_table(results))
     if results.get("groups"):
         print(utils.make_table(results, "groups"))
-    if output is not None:
-        report.write(output, json.dumps(results, indent=1, ensure_ascii=False, default=str))
-        print(f"wrote {output}")
+    text = json.dumps(results, indent=1, ensure_ascii=False, default=str)
+    print(f"wrote {report.write(output / 'lm_eval.json', text)}")
 
 
 def check_known(names: Sequence[str], manager: Any) -> None:
@@ -83,9 +77,10 @@ class LmEval(TemplateLM):
     takes a literal `<|endoftext|>` in a document for the token, this one for twelve characters.
     """
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, cache: Cache | None = None):
         super().__init__()
         self.model = model
+        self.cache = cache or Cache()
 
     @property
     def eot_token_id(self) -> int:
@@ -115,7 +110,7 @@ class LmEval(TemplateLM):
             Request(context, tuple(tuple(continuation) for _, _, continuation in group))
             for context, group in groupby(requests, key=lambda request: tuple(request[1]))
         ]
-        answers = _in_order(len(merged), self.model.score(merged), "scoring")
+        answers = score_all(self.model, merged, self.cache, "log-likelihoods")
         results = [
             pair for answer in answers for pair in zip(answer.log_probs, answer.greedy, strict=True)
         ]
@@ -172,18 +167,18 @@ class LmEval(TemplateLM):
         for (max_new_tokens, stop), indices in by_settings.items():
             room = self.max_length - max_new_tokens
             prompts = [tuple(self.tok_encode(requests[i].args[0])[-room:]) for i in indices]
-            made = self.model.generate(prompts, max_new_tokens=max_new_tokens, stop=stop)
-            for index, text in zip(
-                indices, _in_order(len(prompts), made, "generating"), strict=True
-            ):
+            made = generate_all(
+                self.model,
+                prompts,
+                self.cache,
+                "generation",
+                max_new_tokens=max_new_tokens,
+                stop=stop,
+            )
+            for index, text in zip(indices, made, strict=True):
                 texts[index] = text
                 self.cache_hook.add_partial("generate_until", requests[index].args, text)
         return texts
-
-
-def _in_order(count: int, results: Iterable[tuple[int, T]], description: str) -> list[T]:
-    by_index = dict(tqdm(results, total=count, desc=description, unit="request", disable=None))
-    return [by_index[index] for index in range(count)]
 
 
 if __name__ == "__main__":
@@ -192,6 +187,8 @@ if __name__ == "__main__":
     flags.DEFINE_integer("num_fewshot", None, "Shots; the task's own number if absent.")
     flags.DEFINE_float("limit", None, "At most so many documents a task, for a trial.")
     flags.DEFINE_string("include_path", None, "Folder of further task YAML files.")
-    flags.DEFINE_string("output", None, "JSON file for lm-eval's results with all samples.")
-    flags.mark_flags_as_required(["model", "tasks"])
+    flags.DEFINE_string(
+        "output", None, "Folder for lm_eval.json (results, all samples) and finished requests."
+    )
+    flags.mark_flags_as_required(["model", "tasks", "output"])
     cli.run(main)

@@ -1,0 +1,227 @@
+"""The paper's three figures redrawn with any number of our models, and two it lacked.
+
+Published series are blue (Polyglot-Ko, darker with size) and grey (others); ours are red, green...
+with bars of one standard error. A dotted line marks the best score that a constant answer reaches.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from eval import published
+from eval.results import Result
+from polyglot_jax import report
+
+STYLES: dict[str, dict[str, Any]] = {
+    "skt/ko-gpt-trinity-1.2B-v0.5": {"color": "#b0b0b0", "linestyle": ":"},
+    "kakaobrain/kogpt": {"color": "#999999", "linestyle": "-."},
+    "facebook/xglm-7.5B": {"color": "#808080", "linestyle": "--"},
+    "EleutherAI/polyglot-ko-1.3b": {"color": "#9ecae1"},
+    "EleutherAI/polyglot-ko-3.8b": {"color": "#6baed6"},
+    "EleutherAI/polyglot-ko-5.8b": {"color": "#3182bd"},
+    "EleutherAI/polyglot-ko-12.8b": {"color": "#08519c"},
+}
+COLOURS = ("#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#bcbd22")
+METRIC_NAMES = {
+    "macro_f1": "macro-F1",
+    "macro_f1_norm": "macro-F1, length-normalised",
+    "acc": "accuracy",
+    "acc_norm": "accuracy, length-normalised",
+    "bits_per_byte": "bits per byte",
+}
+PAPER_SHOTS = (0, 5, 10, 50)
+# Task, prompt and metric of each panel, as the paper has them.
+ORIGINAL = tuple(
+    (task, "original", "macro_f1_norm" if task == "kobest_hellaswag" else "macro_f1")
+    for task in published.PAPER_NAMES
+)
+APPENDIX = (("kobest_sentineg", "modified", "macro_f1"), ("kobest_wic", "original", "acc"))
+
+Panel = tuple[str, str, str]
+
+
+def colours(results: Iterable[Result]) -> dict[str, str]:
+    """Returns {content hash: colour} for our models, the same on every figure of a page."""
+    hashes = dict.fromkeys(r.key.model for r in results)
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(hashes)}
+
+
+def of_panel(results: Iterable[Result], panel: Panel) -> dict[str, list[Result]]:
+    """Returns {content hash: results in the order of shots} of a task that have the metric."""
+    task, prompt, metric = panel
+    models: dict[str, list[Result]] = {}
+    for r in sorted(results, key=lambda r: r.key.shots):
+        if (r.key.task, r.key.prompt) == (task, prompt) and metric in r.measures:
+            models.setdefault(r.key.model, []).append(r)
+    return models
+
+
+def few_shot(results: Sequence[Result], panels: Sequence[Panel], columns: int) -> Figure:
+    """Draws score against shots, one panel per task, with the legend in the last place."""
+    rows = -(-(len(panels) + 1) // columns)
+    drawn, axes = report.figure(rows, columns, width=4.2 * columns, height=3.6 * rows)
+    shots = sorted({*PAPER_SHOTS, *(r.key.shots for r in results)})
+    places = {count: place for place, count in enumerate(shots)}
+    colour = colours(results)
+    handles: dict[str, Any] = {}
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        task, prompt, metric = panel
+        for model, style in STYLES.items():
+            cells = _cells(panel, model)
+            if cells:
+                xs = [places[cell.shots] for cell in cells]
+                (line,) = axis.plot(xs, [c.value for c in cells], marker=".", zorder=2, **style)
+                handles.setdefault(model, line)
+                doubtful = [c for c in cells if c.suspicious]
+                dots = axis.scatter(
+                    [places[c.shots] for c in doubtful],
+                    [c.value for c in doubtful],
+                    **{"marker": "x", "color": "black", "zorder": 4, "s": 28},
+                )
+                if doubtful:
+                    handles.setdefault("~suspicious (probably a copy error)", dots)
+        for model, own in of_panel(results, panel).items():
+            line = _bars(axis, [places[r.key.shots] for r in own], own, metric, colour[model])
+            handles.setdefault(_label(own[0]), line)
+        floor = _constant(results, panel)
+        if floor is not None:
+            line = axis.axhline(floor, color="black", linestyle=(0, (1, 2)), linewidth=1)
+            handles["~best constant answer"] = line
+        title = published.PAPER_NAMES.get(task, task)
+        axis.set_title(title if prompt == "original" else f"{title}, {prompt} prompt")
+        axis.set_ylabel(METRIC_NAMES.get(metric, metric))
+        axis.set_xlabel("shots")
+        axis.set_xticks(list(places.values()), [str(count) for count in shots])
+        axis.grid(alpha=0.25)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    ordered = sorted(handles, key=lambda name: name.startswith("~"))
+    axes.flat[len(panels)].legend(
+        [handles[name] for name in ordered],
+        [name.lstrip("~") for name in ordered],
+        loc="center left",
+        frameon=False,
+        fontsize=9,
+    )
+    return drawn
+
+
+def compute(results: Sequence[Result]) -> Figure:
+    """Draws score against training compute 6ND, one panel per task, one line per shots."""
+    drawn, axes = report.figure(2, 3, width=12.6, height=7.2)
+    flops = published.training_flops()
+    own_shots = {r.key.shots for r in results}
+    shades = {0: "#c6dbef", 5: "#6baed6", 10: "#2171b5", 50: "#08306b"}
+    colour = colours(results)
+    handles: dict[str, Any] = {}
+    for axis, panel in zip(axes.flat, ORIGINAL, strict=False):
+        for shots, shade in shades.items():
+            cells = [
+                cell for model in flops for cell in _cells(panel, model) if cell.shots == shots
+            ]
+            xs, ys = [flops[c.model] for c in cells], [c.value for c in cells]
+            (line,) = axis.plot(xs, ys, marker="o", markersize=4, color=shade)
+            handles[f"Polyglot-Ko, {shots} shots"] = line
+        for model, own in of_panel(results, panel).items():
+            for r in own:
+                if r.model.flops:
+                    line = _bars(axis, [r.model.flops], [r], panel[2], colour[model])
+                    handles.setdefault(_label(r), line)
+                    mark = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 7}
+                    y = r.measures[panel[2]]["value"]
+                    axis.annotate(f"{r.key.shots}", (r.model.flops, y), **mark)
+        axis.set_xscale("log")
+        axis.set_title(published.PAPER_NAMES[panel[0]])
+        axis.set_xlabel("training compute 6ND (FLOPs)")
+        axis.set_ylabel(METRIC_NAMES[panel[2]])
+        axis.grid(alpha=0.25)
+    axes.flat[-1].axis("off")
+    note = "numbers beside our points: shots" if own_shots else None
+    axes.flat[-1].legend(
+        list(handles.values()), list(handles), loc="center left", frameon=False, title=note
+    )
+    return drawn
+
+
+def deltas(differences: Sequence[tuple[str, float, float | None]], colour: Sequence[str]) -> Figure:
+    """Draws (label, ours minus published, standard error of ours) from top to bottom."""
+    drawn, axis = report.figure(width=9, height=1.4 + 0.24 * len(differences))
+    ys = range(len(differences))
+    for y, (_, value, stderr), c in zip(ys, differences, colour, strict=True):
+        axis.errorbar(value, y, xerr=stderr or 0, fmt="o", color=c, markersize=4, capsize=2)
+    axis.axvspan(-0.01, 0.01, color="#08519c", alpha=0.12, linewidth=0)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(list(ys), [label for label, _, _ in differences], fontsize=8)
+    axis.set_ylim(len(differences) - 0.5, -0.5)
+    axis.set_xlabel("ours minus published; bars: one bootstrap standard error of ours; band: ±0.01")
+    axis.grid(axis="x", alpha=0.25)
+    return drawn
+
+
+def learning(run: Mapping[str, Sequence[Result]]) -> Figure:
+    """Draws the headline measure of each task against the steps of one run, a line per shots.
+
+    Args:
+      run: {task: results of the run's checkpoints}.
+    """
+    columns = min(3, len(run))
+    rows = -(-len(run) // columns)
+    drawn, axes = report.figure(
+        rows, columns, width=max(4.4 * columns, 6), height=3.4 * rows, squeeze=False
+    )
+    for axis, (title, results) in zip(axes.flat, run.items(), strict=False):
+        shots = sorted({r.key.shots for r in results})
+        for i, count in enumerate(shots):
+            own = sorted((r for r in results if r.key.shots == count), key=lambda r: _step(r))
+            line = _bars(axis, [_step(r) for r in own], own, own[0].headline, COLOURS[i])
+            line.set_label(f"{count} shots")
+        if results[0].classes and results[0].headline.startswith("macro_f1"):
+            axis.axhline(_floor(results[0]), color="black", linestyle=(0, (1, 2)), linewidth=1)
+        axis.set_title(title)
+        axis.set_ylabel(METRIC_NAMES.get(results[0].headline, results[0].headline))
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.25)
+        axis.legend(fontsize=8)
+    for axis in axes.flat[len(run) :]:
+        axis.axis("off")
+    return drawn
+
+
+def _step(result: Result) -> int:
+    assert result.model.step is not None
+    return result.model.step
+
+
+def _cells(panel: Panel, model: str) -> list[published.Published]:
+    return [c for c in published.kobest() if (c.task, c.prompt, c.metric, c.model) == (*panel, model)]
+
+
+def _bars(axis: Any, xs: Sequence[float], own: Sequence[Result], metric: str, colour: str) -> Any:
+    values = [r.measures[metric]["value"] for r in own]
+    errors = [r.measures[metric]["stderr"] or 0.0 for r in own]
+    style = {"marker": "o", "markersize": 5, "linewidth": 2, "capsize": 3, "zorder": 3}
+    return axis.errorbar(xs, values, yerr=errors, color=colour, **style)
+
+
+def _constant(results: Sequence[Result], panel: Panel) -> float | None:
+    """Returns the best score of a constant answer, on our questions or else on the paper's."""
+    own = [r for group in of_panel(results, panel).values() for r in group]
+    if own:
+        counts = list(own[0].right().values())
+    else:
+        counts = list(published.right_answers()[panel[0]].values())
+    if panel[2] == "acc":
+        return max(counts) / sum(counts)
+    classes = len(published.right_answers()[panel[0]])
+    return published.constant_f1(max(counts), sum(counts), classes)
+
+
+def _floor(result: Result) -> float:
+    counts = result.right().values()
+    return published.constant_f1(max(counts), sum(counts), len(result.classes))
+
+
+def _label(result: Result) -> str:
+    step = "" if result.model.step is None else f", step {result.model.step:,}"
+    return f"{result.model.name}{step}"
