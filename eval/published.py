@@ -87,8 +87,14 @@ def constant_answer(cell: Published) -> str | None:
 
 
 @functools.cache
+def training_tokens() -> dict[str, int]:
+    """Returns {model: tokens it was trained on} for the models of which it is known."""
+    return {row["model"]: int(row["tokens"]) for row in _rows("models.csv")}
+
+
+@functools.cache
 def training_flops() -> dict[str, float]:
-    """Returns {model: 6 N D} for the models whose training tokens are known."""
+    """Returns {model: 6 N D} for the same models."""
     return {
         row["model"]: 6.0 * int(row["parameters"]) * int(row["tokens"])
         for row in _rows("models.csv")

@@ -32,6 +32,7 @@ class Key:
     task: str
     task_version: int
     protocol: str
+    protocol_version: int
     prompt: str  # "original" or "modified"
     split: str
     shots: int
@@ -71,7 +72,6 @@ class Result:
     model: ModelInfo
     measures: dict[str, dict[str, float | None]]  # name: {"value", "stderr"}
     headline: str  # the measure that tables and figures show
-    higher_is_better: bool
     classes: list[str]  # names of the answers; [] where every question has its own
     shots_kept: dict[str, float]  # {"mean", "min"}: whole shots left after truncation
     seeds: dict[str, int]
