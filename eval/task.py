@@ -1,8 +1,8 @@
 """What a benchmark is: where its rows are, how one becomes a question, and how answers are judged.
 
 A task knows no tokens and no model. Its rows have the fields of the benchmark's copy on the Hugging
-Face hub, whatever file they were read from (`eval.data`); a `Prompt` makes text of a row; a protocol
-(`eval.protocols`) adds the shots and makes ids of the text.
+Face hub, whatever file they were read from (`eval.data`); a `Prompt` makes text of a row; a
+protocol (`eval.protocols`) adds the shots and makes ids of the text.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,10 +28,10 @@ class Source:
     """Where a task's rows are and what is in them."""
 
     fields: tuple[Field, ...]
-    words: tuple[str, ...]  # a path below --data is this task's if it has one of these, in order
+    words: tuple[str, ...]  # a file is of this source if its path below --data has one of these
     hub: str | None = None  # name on the Hugging Face hub
     config: str | None = None
-    # The names that a split has in files and on the hub; "test", "dev" and "train" are ours.
+    # The names that "test", "dev" and "train" have in files and on the hub; "*" is any name.
     splits: Mapping[str, tuple[str, ...]] = field(
         default_factory=lambda: {
             "train": ("train",),
@@ -39,6 +39,7 @@ class Source:
             "test": ("test",),
         }
     )
+    documents: bool = False  # a .txt file is one document, not a table
 
 
 @dataclass(frozen=True)
