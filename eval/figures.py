@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from eval import published
+from eval import published, tables
 from eval.results import Result
 from polyglot_jax import report
 
@@ -23,13 +23,6 @@ STYLES: dict[str, dict[str, Any]] = {
     "EleutherAI/polyglot-ko-12.8b": {"color": "#08519c"},
 }
 COLOURS = ("#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#e377c2", "#bcbd22")
-METRIC_NAMES = {
-    "macro_f1": "macro-F1",
-    "macro_f1_norm": "macro-F1, length-normalised",
-    "acc": "accuracy",
-    "acc_norm": "accuracy, length-normalised",
-    "bits_per_byte": "bits per byte",
-}
 PAPER_SHOTS = (0, 5, 10, 50)
 # Task, prompt and metric of each panel, as the paper has them.
 ORIGINAL = tuple(
@@ -39,22 +32,26 @@ ORIGINAL = tuple(
 APPENDIX = (("kobest_sentineg", "modified", "macro_f1"), ("kobest_wic", "original", "acc"))
 
 Panel = tuple[str, str, str]
+Who = tuple[str, str]  # model and engine
 
 
-def colours(results: Iterable[Result]) -> dict[str, str]:
-    """Returns {content hash: colour} for our models, the same on every figure of a page."""
-    hashes = dict.fromkeys(r.key.model for r in results)
-    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(hashes)}
+def colours(results: Iterable[Result]) -> dict[Who, str]:
+    """Returns the colour of each of our models, the same in every figure of a page."""
+    return {
+        who: COLOURS[i % len(COLOURS)] for i, who in enumerate(dict.fromkeys(map(_who, results)))
+    }
 
 
-def of_panel(results: Iterable[Result], panel: Panel) -> dict[str, list[Result]]:
-    """Returns {content hash: results in the order of shots} of a task that have the metric."""
+def of_panel(results: Iterable[Result], panel: Panel) -> dict[Who, list[Result]]:
+    """Returns each model's results, in the order of shots, on a task that have the metric."""
     task, prompt, metric = panel
-    models: dict[str, list[Result]] = {}
-    for r in sorted(results, key=lambda r: r.key.shots):
-        if (r.key.task, r.key.prompt) == (task, prompt) and metric in r.measures:
-            models.setdefault(r.key.model, []).append(r)
-    return models
+    return tables.by_model(
+        r for r in results if (r.key.task, r.key.prompt) == (task, prompt) and metric in r.measures
+    )
+
+
+def _who(result: Result) -> Who:
+    return result.key.model, result.key.engine
 
 
 def few_shot(results: Sequence[Result], panels: Sequence[Panel], columns: int) -> Figure:
@@ -81,16 +78,16 @@ def few_shot(results: Sequence[Result], panels: Sequence[Panel], columns: int) -
                 )
                 if doubtful:
                     handles.setdefault("~suspicious (probably a copy error)", dots)
-        for model, own in of_panel(results, panel).items():
-            line = _bars(axis, [places[r.key.shots] for r in own], own, metric, colour[model])
-            handles.setdefault(_label(own[0]), line)
+        for who, own in of_panel(results, panel).items():
+            line = _bars(axis, [places[r.key.shots] for r in own], own, metric, colour[who])
+            handles.setdefault(tables.label(own[0]), line)
         floor = _constant(results, panel)
         if floor is not None:
             line = axis.axhline(floor, color="black", linestyle=(0, (1, 2)), linewidth=1)
             handles["~best constant answer"] = line
         title = published.PAPER_NAMES.get(task, task)
         axis.set_title(title if prompt == "original" else f"{title}, {prompt} prompt")
-        axis.set_ylabel(METRIC_NAMES.get(metric, metric))
+        axis.set_ylabel(tables.METRIC_NAMES.get(metric, metric))
         axis.set_xlabel("shots")
         axis.set_xticks(list(places.values()), [str(count) for count in shots])
         axis.grid(alpha=0.25)
@@ -123,18 +120,18 @@ def compute(results: Sequence[Result]) -> Figure:
             xs, ys = [flops[c.model] for c in cells], [c.value for c in cells]
             (line,) = axis.plot(xs, ys, marker="o", markersize=4, color=shade)
             handles[f"Polyglot-Ko, {shots} shots"] = line
-        for model, own in of_panel(results, panel).items():
+        for who, own in of_panel(results, panel).items():
             for r in own:
                 if r.model.flops:
-                    line = _bars(axis, [r.model.flops], [r], panel[2], colour[model])
-                    handles.setdefault(_label(r), line)
+                    line = _bars(axis, [r.model.flops], [r], panel[2], colour[who])
+                    handles.setdefault(tables.label(r), line)
                     mark = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 7}
                     y = r.measures[panel[2]]["value"]
                     axis.annotate(f"{r.key.shots}", (r.model.flops, y), **mark)
         axis.set_xscale("log")
         axis.set_title(published.PAPER_NAMES[panel[0]])
         axis.set_xlabel("training compute 6ND (FLOPs)")
-        axis.set_ylabel(METRIC_NAMES[panel[2]])
+        axis.set_ylabel(tables.METRIC_NAMES[panel[2]])
         axis.grid(alpha=0.25)
     axes.flat[-1].axis("off")
     note = "numbers beside our points: shots" if own_shots else None
@@ -144,16 +141,24 @@ def compute(results: Sequence[Result]) -> Figure:
     return drawn
 
 
-def deltas(differences: Sequence[tuple[str, float, float | None]], colour: Sequence[str]) -> Figure:
-    """Draws (label, ours minus published, standard error of ours) from top to bottom."""
-    drawn, axis = report.figure(width=9, height=1.4 + 0.24 * len(differences))
-    ys = range(len(differences))
-    for y, (_, value, stderr), c in zip(ys, differences, colour, strict=True):
-        axis.errorbar(value, y, xerr=stderr or 0, fmt="o", color=c, markersize=4, capsize=2)
+def deltas(results: Sequence[Result]) -> Figure:
+    """Draws ours minus published with its standard error, one line per result that has one."""
+    found = [(r, delta) for r in results if (delta := tables.difference(r))]
+    drawn, axis = report.figure(width=9, height=1.2 + 0.22 * len(found))
+    colour = colours(results)
+    labels = []
+    for y, (r, delta) in enumerate(found):
+        style = {"fmt": "o", "color": colour[_who(r)], "markersize": 4, "capsize": 2}
+        axis.errorbar(delta.value, y, xerr=delta.stderr, **style)
+        task = tables.title(tables.group_of(r)).split(" (")[0]
+        other = delta.published.model.split("/")[1]
+        labels.append(f"{task}, {r.key.shots} shots: {tables.label(r)} − {other}")
+        if y and found[y - 1][0].key.task != r.key.task:
+            axis.axhline(y - 0.5, color="#bbbbbb", linewidth=0.8)
     axis.axvspan(-0.01, 0.01, color="#08519c", alpha=0.12, linewidth=0)
     axis.axvline(0, color="black", linewidth=0.8)
-    axis.set_yticks(list(ys), [label for label, _, _ in differences], fontsize=8)
-    axis.set_ylim(len(differences) - 0.5, -0.5)
+    axis.set_yticks(range(len(found)), labels, fontsize=8)
+    axis.set_ylim(len(found) - 0.5, -0.5)
     axis.set_xlabel("ours minus published; bars: one bootstrap standard error of ours; band: ±0.01")
     axis.grid(axis="x", alpha=0.25)
     return drawn
@@ -175,11 +180,11 @@ def learning(run: Mapping[str, Sequence[Result]]) -> Figure:
         for i, count in enumerate(shots):
             own = sorted((r for r in results if r.key.shots == count), key=lambda r: _step(r))
             line = _bars(axis, [_step(r) for r in own], own, own[0].headline, COLOURS[i])
-            line.set_label(f"{count} shots")
+            line.settables.label(f"{count} shots")
         if results[0].classes and results[0].headline.startswith("macro_f1"):
             axis.axhline(_floor(results[0]), color="black", linestyle=(0, (1, 2)), linewidth=1)
         axis.set_title(title)
-        axis.set_ylabel(METRIC_NAMES.get(results[0].headline, results[0].headline))
+        axis.set_ylabel(tables.METRIC_NAMES.get(results[0].headline, results[0].headline))
         axis.set_xlabel("step")
         axis.grid(alpha=0.25)
         axis.legend(fontsize=8)
@@ -194,12 +199,14 @@ def _step(result: Result) -> int:
 
 
 def _cells(panel: Panel, model: str) -> list[published.Published]:
-    return [c for c in published.kobest() if (c.task, c.prompt, c.metric, c.model) == (*panel, model)]
+    return [
+        c for c in published.kobest() if (c.task, c.prompt, c.metric, c.model) == (*panel, model)
+    ]
 
 
 def _bars(axis: Any, xs: Sequence[float], own: Sequence[Result], metric: str, colour: str) -> Any:
     values = [r.measures[metric]["value"] for r in own]
-    errors = [r.measures[metric]["stderr"] or 0.0 for r in own]
+    errors = [r.measures[metric]["stderr"] for r in own]
     style = {"marker": "o", "markersize": 5, "linewidth": 2, "capsize": 3, "zorder": 3}
     return axis.errorbar(xs, values, yerr=errors, color=colour, **style)
 
@@ -220,8 +227,3 @@ def _constant(results: Sequence[Result], panel: Panel) -> float | None:
 def _floor(result: Result) -> float:
     counts = result.right().values()
     return published.constant_f1(max(counts), sum(counts), len(result.classes))
-
-
-def _label(result: Result) -> str:
-    step = "" if result.model.step is None else f", step {result.model.step:,}"
-    return f"{result.model.name}{step}"

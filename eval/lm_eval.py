@@ -73,8 +73,9 @@ def check_known(names: Sequence[str], manager: Any) -> None:
 class LmEval(TemplateLM):
     """A `Model` behind lm-eval's interface, which accepts nothing but a subclass of its own.
 
-    Special tokens are not read from the text, as everywhere in this project: lm-eval's hf backend
-    takes a literal `<|endoftext|>` in a document for the token, this one for twelve characters.
+    It differs from lm-eval's hf backend in two rarities. Special tokens are not read from text, as
+    nowhere in this project: a literal `<|endoftext|>` in a document is characters, not the token.
+    And a generated special token that does not end the text shows as its name, where hf drops it.
     """
 
     def __init__(self, model: Model, cache: Cache | None = None):
@@ -105,7 +106,9 @@ class LmEval(TemplateLM):
         """Neighbours with one context, as the choices of one question are, become one request."""
         for pair, context, continuation in requests:
             if not context or not continuation:
-                raise ValueError(f"an empty context or continuation cannot be scored: {pair!r:.200}")
+                raise ValueError(
+                    f"an empty context or continuation cannot be scored: {pair!r:.200}"
+                )
         merged = [
             Request(context, tuple(tuple(continuation) for _, _, continuation in group))
             for context, group in groupby(requests, key=lambda request: tuple(request[1]))

@@ -86,15 +86,14 @@ def measure(
     else:
         answers = _read(model, asked, cache, description)
     outcomes = metrics.outcomes(task, asked, answers)
-    headline = task.metrics[0]
+    measures = metrics.summarise(task, outcomes)
+    headline = next(iter(measures))
     return Result(
         key=key_of(model, task, how, asked),
         model=info,
-        measures={
-            name: dataclasses.asdict(m) for name, m in metrics.measure(task, asked, answers).items()
-        },
+        measures={name: dataclasses.asdict(m) for name, m in measures.items()},
         headline=headline,
-        classes=list(task.labels),
+        classes=_classes(task, asked),
         shots_kept=_mean_and_min(kept) if how.shots and kept else {},
         seeds={
             "shots": how.protocol.seed,
@@ -125,9 +124,7 @@ def _choose(
     return answers, kept
 
 
-def _generate(
-    model: Model, asked: Sequence[Question], cache: Cache, description: str
-) -> list[str]:
+def _generate(model: Model, asked: Sequence[Question], cache: Cache, description: str) -> list[str]:
     prompts = [
         protocols.prompt_ids(question, model.tokenizer, model.end_of_text) for question in asked
     ]
@@ -141,9 +138,7 @@ def _generate(
     )
 
 
-def _read(
-    model: Model, asked: Sequence[Question], cache: Cache, description: str
-) -> list[Answer]:
+def _read(model: Model, asked: Sequence[Question], cache: Cache, description: str) -> list[Answer]:
     windows = [
         perplexity.requests(question, model.tokenizer, model.end_of_text, model.max_length)
         for question in asked
@@ -151,6 +146,14 @@ def _read(
     flat = score_all(model, list(itertools.chain(*windows)), cache, description)
     answers = iter(flat)
     return [perplexity.total(list(itertools.islice(answers, len(own)))) for own in windows]
+
+
+def _classes(task: Task, asked: Sequence[Question]) -> list[str]:
+    """Returns the answers as the model sees them, if they are the same for every question."""
+    choices = {question.choices for question in asked}
+    if len(choices) > 1:
+        return []
+    return [choice.strip() for choice in choices.pop()] or list(task.labels)
 
 
 def _mean_and_min(kept: Sequence[int]) -> dict[str, float]:

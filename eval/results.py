@@ -70,9 +70,9 @@ class Result:
 
     key: Key
     model: ModelInfo
-    measures: dict[str, dict[str, float | None]]  # name: {"value", "stderr"}
+    measures: dict[str, dict[str, float]]  # name: {"value", "stderr"}
     headline: str  # the measure that tables and figures show
-    classes: list[str]  # names of the answers; [] where every question has its own
+    classes: list[str]  # the answers to choose from; [] where every question has its own
     shots_kept: dict[str, float]  # {"mean", "min"}: whole shots left after truncation
     seeds: dict[str, int]
     example: dict[str, Any]  # the first question as it was rendered
@@ -83,12 +83,10 @@ class Result:
     @property
     def value(self) -> float:
         """The headline measure."""
-        value = self.measures[self.headline]["value"]
-        assert value is not None
-        return value
+        return self.measures[self.headline]["value"]
 
     @property
-    def stderr(self) -> float | None:
+    def stderr(self) -> float:
         return self.measures[self.headline]["stderr"]
 
     @property

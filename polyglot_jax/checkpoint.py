@@ -66,7 +66,7 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 def latest_step(workdir: epath.PathLike) -> int | None:
     """Returns the newest complete step of a run, None if there is none."""
-    return max(_complete_steps(workdir), default=None)
+    return max(complete_steps(workdir), default=None)
 
 
 def restore(workdir: epath.PathLike, step: int, abstract: TrainState) -> TrainState:
@@ -108,7 +108,7 @@ def restore_params(
     Raises:
       ValueError: no such complete checkpoint, or it is damaged.
     """
-    steps = sorted(_complete_steps(workdir))
+    steps = sorted(complete_steps(workdir))
     if not steps:
         raise ValueError(
             f"no complete checkpoint in {_directory(workdir)}: is {workdir} the --workdir of a run?"
@@ -185,7 +185,7 @@ def _directory(workdir: epath.PathLike) -> epath.Path:
     return path / "checkpoints"
 
 
-def _complete_steps(workdir: epath.PathLike) -> list[int]:
+def complete_steps(workdir: epath.PathLike) -> list[int]:
     directory = _directory(workdir)
     return ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
 

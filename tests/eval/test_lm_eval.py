@@ -6,17 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("lm_eval")
-torch = pytest.importorskip("torch")
-
+import torch
 from lm_eval import simple_evaluate
+from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, PreTrainedTokenizerFast
 
 from eval.lm_eval import LmEval, check_known
 from eval.models import load
+from eval.models.tokenizer import PlainTokenizer
 from tests.tiny_tokenizer import train_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,7 +71,10 @@ def folder(tmp_path_factory):
         eos_token_id=2,
         initializer_range=0.3,  # far from uniform, so that greedy choices are clear
     )
-    GPTNeoXForCausalLM(config).save_pretrained(folder / "model")
+    model = GPTNeoXForCausalLM(config)
+    with torch.no_grad():
+        model.embed_out.weight[[0, 1, 3]] = 0  # never the best: special tokens, which hf drops
+    model.save_pretrained(folder / "model")
     rows = [
         {
             "question": f"호랑이 {i}마리가 옛날에 담배를 피우던 이야기입니까?" + " 떡" * i,
@@ -102,7 +104,8 @@ def responses(model, manager, tasks, shots):
     )
     return {
         task: [
-            sample["resps"] for sample in sorted(results["samples"][task], key=lambda s: s["doc_id"])
+            sample["resps"]
+            for sample in sorted(results["samples"][task], key=lambda s: s["doc_id"])
         ]
         for task in tasks
     }
@@ -127,8 +130,10 @@ def test_equals_the_hf_backend_by_request(folder, manager, shots):
         for one, other in zip(got, want, strict=True):
             if isinstance(other, float):
                 assert one == pytest.approx(other, abs=TOLERANCE)
-            else:  # greedy or not, and generated text
+            elif isinstance(other, bool):
                 assert one == other
+            else:  # bytes cut off within a character show in theirs alone
+                assert one.rstrip("\ufffd") == other.rstrip("\ufffd")
     if shots == 0:
         assert any(flat(ours["tiny_generate"]))  # not all empty
 
@@ -136,12 +141,11 @@ def test_equals_the_hf_backend_by_request(folder, manager, shots):
 class Silent:
     """A model that must not be asked."""
 
-    name, content_hash, engine, max_length, end_of_text = "silent", "0", "none", 64, 2
+    content_hash, engine, max_length, end_of_text = "0", "none", 64, 2
+    tokenizer = PlainTokenizer(train_tokenizer())
 
 
 def instance(*arguments):
-    from lm_eval.api.instance import Instance
-
     return Instance(
         request_type="generate_until", doc={}, arguments=arguments, idx=0, metadata=("t", 0, 1)
     )
@@ -149,36 +153,19 @@ def instance(*arguments):
 
 def test_sampling_is_refused():
     with pytest.raises(ValueError, match="task t asks for sampling"):
-        adapter_of_silent().generate_until(
+        LmEval(Silent()).generate_until(
             [instance("가", {"until": [], "do_sample": True, "temperature": 0.7})]
         )
 
 
 def test_an_answer_as_long_as_the_model_is_refused():
     with pytest.raises(ValueError, match="task t asks for 64 new tokens; the model has 64"):
-        adapter_of_silent().generate_until([instance("가", {"until": [], "max_gen_toks": 64})])
+        LmEval(Silent()).generate_until([instance("가", {"until": [], "max_gen_toks": 64})])
 
 
 def test_empty_continuation_is_refused():
     with pytest.raises(ValueError, match="empty context or continuation cannot be scored"):
-        adapter_of_silent()._loglikelihood_tokens([(("가", ""), [1], [])])
-
-
-def adapter_of_silent():
-    model = Silent()
-    model.tokenizer = train_tokenizer_double()
-    return LmEval(model)
-
-
-def train_tokenizer_double():
-    class Double:
-        def encode(self, text):
-            return [3] * len(text)
-
-        def decode(self, ids):
-            return "." * len(ids)
-
-    return Double()
+        LmEval(Silent())._loglikelihood_tokens([(("가", ""), [1], [])])
 
 
 def test_unknown_task_names_the_closest(manager):
