@@ -4,6 +4,7 @@ Published series are blue (Polyglot-Ko, darker with size) and grey (others); our
 with bars of one standard error. A dotted line marks the best score that a constant answer reaches.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -79,7 +80,7 @@ def few_shot(results: Sequence[Result], panels: Sequence[Panel], columns: int) -
                 if doubtful:
                     handles.setdefault("~suspicious (probably a copy error)", dots)
         for who, own in of_panel(results, panel).items():
-            line = _bars(axis, [places[r.key.shots] for r in own], own, metric, colour[who])
+            line = _bars(axis, [places[r.key.shots] for r in own], own, metric, color=colour[who])
             handles.setdefault(tables.label(own[0]), line)
         floor = _constant(results, panel)
         if floor is not None:
@@ -105,38 +106,37 @@ def few_shot(results: Sequence[Result], panels: Sequence[Panel], columns: int) -
 
 
 def compute(results: Sequence[Result]) -> Figure:
-    """Draws score against training compute 6ND, one panel per task, one line per shots."""
+    """Draws score against training compute 6ND, one panel per task, a mark per number of shots."""
     drawn, axes = report.figure(2, 3, width=12.6, height=7.2)
     flops = published.training_flops()
-    own_shots = {r.key.shots for r in results}
-    shades = {0: "#c6dbef", 5: "#6baed6", 10: "#2171b5", 50: "#08306b"}
+    shots = sorted({*PAPER_SHOTS, *(r.key.shots for r in results)})
+    mark = dict(zip(shots, itertools.cycle("os^Dvp*"), strict=False))
+    shades = {0: "#9ecae1", 5: "#6baed6", 10: "#2171b5", 50: "#08306b"}
     colour = colours(results)
     handles: dict[str, Any] = {}
     for axis, panel in zip(axes.flat, ORIGINAL, strict=False):
-        for shots, shade in shades.items():
+        for count, shade in shades.items():
             cells = [
-                cell for model in flops for cell in _cells(panel, model) if cell.shots == shots
+                cell for model in flops for cell in _cells(panel, model) if cell.shots == count
             ]
             xs, ys = [flops[c.model] for c in cells], [c.value for c in cells]
-            (line,) = axis.plot(xs, ys, marker="o", markersize=4, color=shade)
-            handles[f"Polyglot-Ko, {shots} shots"] = line
+            (line,) = axis.plot(xs, ys, marker=mark[count], markersize=5, color=shade)
+            handles[f"Polyglot-Ko, {count} shots"] = line
         for who, own in of_panel(results, panel).items():
             for r in own:
                 if r.model.flops:
-                    line = _bars(axis, [r.model.flops], [r], panel[2], colour[who])
-                    handles.setdefault(tables.label(r), line)
-                    mark = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 7}
-                    y = r.measures[panel[2]]["value"]
-                    axis.annotate(f"{r.key.shots}", (r.model.flops, y), **mark)
+                    style = {"color": colour[who], "marker": mark[r.key.shots]}
+                    line = _bars(axis, [r.model.flops], [r], panel[2], **style)
+                    name = f"{tables.label(r)}, {r.key.shots} shots"
+                    handles.setdefault(name, line)
         axis.set_xscale("log")
         axis.set_title(published.PAPER_NAMES[panel[0]])
         axis.set_xlabel("training compute 6ND (FLOPs)")
         axis.set_ylabel(tables.METRIC_NAMES[panel[2]])
         axis.grid(alpha=0.25)
     axes.flat[-1].axis("off")
-    note = "numbers beside our points: shots" if own_shots else None
     axes.flat[-1].legend(
-        list(handles.values()), list(handles), loc="center left", frameon=False, title=note
+        list(handles.values()), list(handles), loc="center left", frameon=False, fontsize=9
     )
     return drawn
 
@@ -179,8 +179,8 @@ def learning(run: Mapping[str, Sequence[Result]]) -> Figure:
         shots = sorted({r.key.shots for r in results})
         for i, count in enumerate(shots):
             own = sorted((r for r in results if r.key.shots == count), key=lambda r: _step(r))
-            line = _bars(axis, [_step(r) for r in own], own, own[0].headline, COLOURS[i])
-            line.settables.label(f"{count} shots")
+            line = _bars(axis, [_step(r) for r in own], own, own[0].headline, color=COLOURS[i])
+            line.set_label(f"{count} shots")
         if results[0].classes and results[0].headline.startswith("macro_f1"):
             axis.axhline(_floor(results[0]), color="black", linestyle=(0, (1, 2)), linewidth=1)
         axis.set_title(title)
@@ -204,11 +204,11 @@ def _cells(panel: Panel, model: str) -> list[published.Published]:
     ]
 
 
-def _bars(axis: Any, xs: Sequence[float], own: Sequence[Result], metric: str, colour: str) -> Any:
+def _bars(axis: Any, xs: Sequence[float], own: Sequence[Result], metric: str, **style: Any) -> Any:
     values = [r.measures[metric]["value"] for r in own]
     errors = [r.measures[metric]["stderr"] for r in own]
-    style = {"marker": "o", "markersize": 5, "linewidth": 2, "capsize": 3, "zorder": 3}
-    return axis.errorbar(xs, values, yerr=errors, color=colour, **style)
+    style = {"marker": "o", "markersize": 5, "linewidth": 2, "capsize": 3, "zorder": 3} | style
+    return axis.errorbar(xs, values, yerr=errors, **style)
 
 
 def _constant(results: Sequence[Result], panel: Panel) -> float | None:

@@ -36,7 +36,7 @@ def html(results: Sequence[Result]) -> str:
     kobest = [r for r in shown if r.key.task in published.PAPER_NAMES]
     parts: list[Markup] = [_models(shown)]
     scores = [
-        report.table(*tables.task_table(group, of_group), caption=tables.title(group))
+        report.table(*_unbroken(*tables.task_table(group, of_group)), caption=tables.title(group))
         for group, of_group in tables.groups(shown).items()
     ]
     parts.append(report.section("Scores", *_warnings(shown), *scores, tables.MARKS))
@@ -47,6 +47,11 @@ def html(results: Sequence[Result]) -> str:
     parts += [_learning(name, own) for name, own in _runs(results).items()]
     parts += [_all_measures(shown), _examples(shown), _provenance(shown)]
     return report.page("Evaluation of Korean language models", *parts)
+
+
+def _unbroken(header: list[str], rows: list[tables.Row]) -> tuple[list[str], list[tables.Row]]:
+    """Keeps each cell on one line."""
+    return header, [[str(cell).replace(" ", "\u00a0") for cell in row] for row in rows]
 
 
 def _conditions(results: Iterable[Result]) -> dict[tuple[Any, ...], list[Result]]:

@@ -24,9 +24,9 @@ METRIC_NAMES = {
 }
 MARKS = (
     "(= answer): the score of giving that one answer to every question; the published cells so "
-    "marked equal it to the last digit. (?): probably a copy error in the source. [n shots]: whole "
-    "shots left, on average, after contexts longer than the model were cut from the left. ± is one "
-    "bootstrap standard error."
+    "marked equal it to the last digit. (?): probably a copy error in the source. whole shots "
+    "left: how many, on average, survived where contexts longer than the model lost their left "
+    "end. ± is one bootstrap standard error."
 )
 
 
@@ -64,7 +64,10 @@ def task_table(group: Group, results: Sequence[Result]) -> tuple[list[str], list
         rows.append([model, *(by_shots.get(s, "") for s in shots)])
     for own in by_model(results).values():
         ours = {r.key.shots: r for r in own}
-        rows.append([label(own[0]), *(_own_cell(ours[s]) if s in ours else "" for s in shots)])
+        rows.append([label(own[0]), *(score_of(ours[s]) if s in ours else "" for s in shots)])
+        kept = [_kept_cell(ours[s]) if s in ours else "" for s in shots]
+        if any(kept):
+            rows.append(["— whole shots left", *kept])
         found = {s: delta for s, r in ours.items() if (delta := difference(r))}
         if found:
             name = next(iter(found.values())).published.model
@@ -126,10 +129,10 @@ def score_of(r: Result) -> str:
     return text
 
 
-def _own_cell(r: Result) -> str:
-    text = score_of(r)
-    kept = r.shots_kept.get("mean", r.key.shots)
-    return text if kept >= r.key.shots else f"{text} [{kept:.1f} shots]"
+def _kept_cell(r: Result) -> str:
+    if r.shots_kept.get("min", r.key.shots) >= r.key.shots:
+        return ""
+    return f"{r.shots_kept['mean']:.1f} (least {r.shots_kept['min']:.0f})"
 
 
 def _signed(found: Delta | None) -> str:
