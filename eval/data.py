@@ -57,6 +57,8 @@ def read(task: Task, directory: epath.PathLike | None, split: str) -> Split:
         files = tuple(str(path) for path in paths)
         found = (row for path in paths for row in _read_file(path, task.source))
     rows = tuple(_parse(task.source, where, cells) for where, cells in found)
+    if task.source.expand:
+        rows = tuple(each for row in rows for each in task.source.expand(row))
     if not rows:
         raise ValueError(f"{', '.join(files)}: no row")
     texts = [json.dumps(row, ensure_ascii=False, sort_keys=True) for row in rows]

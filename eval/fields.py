@@ -3,6 +3,7 @@
 Each function takes a cell and returns its value, or raises ValueError saying what is wanted.
 """
 
+import ast
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,21 @@ def label(names: Sequence[str]) -> Parse:
             return int(value)
         wanted = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
         raise ValueError(f"one of {wanted}, or its number, is wanted")
+
+    return parse
+
+
+def texts(count: int) -> Parse:
+    """That many texts: a list, or a list written out as Python does."""
+
+    def parse(cell: Any) -> tuple[str, ...]:
+        try:
+            value = ast.literal_eval(cell) if isinstance(cell, str) else cell
+        except (ValueError, SyntaxError):
+            value = None
+        if not isinstance(value, list) or len(value) != count:
+            raise ValueError(f"a list of {count} texts is wanted")
+        return tuple(map(text, value))
 
     return parse
 

@@ -7,7 +7,7 @@ outcome occurs, and a metric is a function of such counts: all resamples are one
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -66,7 +66,8 @@ def outcomes(
       answers: to each question; the completion of a generation task, and `perplexity.total` of a
         text.
     """
-    return [_outcome(task, q, a) for q, a in zip(questions, answers, strict=True)]
+    pairs: Iterable[tuple[Question, Answer | str]] = zip(questions, answers, strict=True)
+    return [_outcome(task, question, answer) for question, answer in pairs]
 
 
 def _outcome(task: Task, question: Question, answer: Answer | str) -> Outcome:
@@ -220,11 +221,11 @@ def _macro_f1(name: str, column: str) -> Metric:
     return metric
 
 
-def _class_f1(name: str, excluded: int) -> Metric:
+def _class_f1(name: str, column: str, excluded: int) -> Metric:
     """The F1 over the items of all classes but one, counted together (micro)."""
 
     def metric(task: Task, cells: Sequence[Outcome], counts_RC: Counts) -> dict[str, Values]:
-        gold, predicted = _column(cells, "gold"), _column(cells, "predicted")
+        gold, predicted = _column(cells, "gold"), _column(cells, column)
         in_gold, in_predicted = gold != excluded, (predicted != excluded) & (predicted != -1)
         either_R = counts_RC @ in_gold + counts_RC @ in_predicted
         return {name: _ratio(2 * (counts_RC @ (in_gold & (gold == predicted))), either_R)}
@@ -245,7 +246,7 @@ def _histogram(task: Task, cells: Sequence[Outcome], counts_RC: Counts) -> dict[
 
 
 def _bias(task: Task, cells: Sequence[Outcome], counts_RC: Counts) -> dict[str, Values]:
-    """KoBBQ's (Jin et al., arXiv 2307.16778, section 5): of the answers that are one of the choices.
+    """KoBBQ's four numbers (Jin et al., arXiv 2307.16778), of the answers that are a choice.
 
     Groups are (context: "amb", "biased" or "counter", number of the biased choice).
     """
@@ -282,8 +283,9 @@ METRICS: dict[str, Metric] = {
     "acc_norm_by_group": _accuracy_by_group("acc_norm", "predicted_norm"),
     "macro_f1": _macro_f1("macro_f1", "predicted"),
     "macro_f1_norm": _macro_f1("macro_f1_norm", "predicted_norm"),
-    "f1": _class_f1("f1", excluded=0),  # of two classes that of the second
-    "micro_f1": _class_f1("micro_f1", excluded=0),
+    "f1": _class_f1("f1", "predicted", excluded=0),  # of two classes that of the second
+    "micro_f1": _class_f1("micro_f1", "predicted", excluded=0),
+    "micro_f1_norm": _class_f1("micro_f1_norm", "predicted_norm", excluded=0),
     "invalid_rate": _invalid_rate,
     "histogram": _histogram,
     "bias": _bias,

@@ -143,9 +143,9 @@ def plan(
         for columns in lengths[bisect.bisect_left(lengths, longest) :]:
             if best is not None and columns > max(2 * longest, 8 * SHORTEST_ROW):
                 break
-            rows = max(1, batch_tokens // columns // row_multiple) * row_multiple
-            filled = _fill(counts, columns, rows)
-            cost = rows * columns * (1 + attention_weight * columns)
+            num_rows = max(1, batch_tokens // columns // row_multiple) * row_multiple
+            filled = _fill(counts, columns, num_rows)
+            cost = num_rows * columns * (1 + attention_weight * columns)
             cost /= sum(map(sum, filled))
             if columns not in used:
                 cost *= 1 + NEW_SHAPE

@@ -116,7 +116,8 @@ def _render(
         starts.append(len(context))
         context += prompt.context(shot) + prompt.shot_delimiter + _target(task, prompt, shot)
         context += SHOT_SEPARATOR
-    choices = prompt.choices(row)
+    answers = prompt.choices(row)
+    choices = () if task.kind == "generate" else answers
     return Question(
         task=task.name,
         row=number,
@@ -124,7 +125,7 @@ def _render(
         choices=tuple(prompt.delimiter + choice for choice in choices),
         lengths=tuple(map(len, choices)),
         gold=task.gold(row),
-        reference=task.reference(row),
+        options=answers if task.kind == "generate" else (),
         shots=tuple(i for i, _ in shots),
         shot_starts=tuple(starts),
         extra=task.extra(row),

@@ -5,7 +5,7 @@ Face hub, whatever file they were read from (`eval.data`); a `Prompt` makes text
 protocol (`eval.protocols`) adds the shots and makes ids of the text.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,17 +40,19 @@ class Source:
         }
     )
     documents: bool = False  # a .txt file is one document, not a table
+    expand: Callable[[Row], Sequence[Row]] | None = None  # several questions of one row
 
 
 @dataclass(frozen=True)
 class Prompt:
     """How a row becomes a context and what may follow it.
 
-    What is scored is `delimiter + choice`; a shot is `context + shot_delimiter + target`.
+    What is scored is `delimiter + choice`; a shot is `context + shot_delimiter + target`. Where
+    text is generated, the choices are the answers that it may give.
     """
 
     context: Callable[[Row], str]
-    choices: Callable[[Row], tuple[str, ...]] = lambda row: ()
+    choices: Callable[[Row], tuple[str, ...]]
     target: Callable[[Row], str] | None = None  # of a shot; None is the right choice
     delimiter: str = " "
     shot_delimiter: str = " "
@@ -66,7 +68,7 @@ class Question:
     choices: tuple[str, ...]  # each with the delimiter before it; () where text is generated
     lengths: tuple[int, ...] = ()  # characters of each choice without the delimiter
     gold: int | None = None  # the right one
-    reference: str = ""  # the right answer of a generation task
+    options: tuple[str, ...] = ()  # where text is generated: the answers that a judge looks for
     shots: tuple[int, ...] = ()  # numbers of the rows of the shot split, as they stand in the text
     shot_starts: tuple[int, ...] = ()  # characters of the context before each of them
     extra: Mapping[str, str] = field(default_factory=dict)  # to group by
@@ -94,9 +96,8 @@ class Task:
     labels: tuple[str, ...] = ()  # what the choices stand for, where all rows have the same
     shots_from: Literal["train", "same"] = "train"  # "same": the split itself, but for the row
     extra: Callable[[Row], Mapping[str, str]] = _no_extra
-    # Of generation tasks: what the completion says, None where it says nothing that counts.
-    judge: Callable[[Question, str], int | str | None] | None = None
-    reference: Callable[[Row], str] = lambda row: ""
+    # Of generation tasks: the class that the completion names, None where it names none.
+    judge: Callable[[Question, str], int | None] | None = None
     stop: tuple[str, ...] = ()
     max_new_tokens: int = 0
 

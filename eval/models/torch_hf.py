@@ -176,7 +176,7 @@ def load(path: epath.PathLike, *, dtype: str | None) -> TorchModel:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     stored = "float32" if device == "cpu" else "auto"
     try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             directory,
             dtype=getattr(torch, dtype) if dtype else stored,
             use_safetensors=True,

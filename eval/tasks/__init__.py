@@ -5,14 +5,21 @@ from collections.abc import Sequence
 
 from eval.task import Task
 from eval.tasks import (
+    gsm8k,
+    haerae,
+    klue,
+    kobbq,
     kobest_boolq,
     kobest_copa,
     kobest_hellaswag,
     kobest_sentineg,
     kobest_wic,
+    minimal_pairs,
+    nsmc,
+    text,
 )
 
-GROUPS: dict[str, tuple[Task, ...]] = {
+GROUPS = {
     "kobest": (
         kobest_boolq.TASK,
         kobest_copa.TASK,
@@ -20,8 +27,19 @@ GROUPS: dict[str, tuple[Task, ...]] = {
         kobest_sentineg.TASK,
         kobest_wic.TASK,
     ),
+    "klue": (klue.YNAT, klue.NLI, klue.STS, klue.RE),
+    "haerae": haerae.TASKS,
 }
-TASKS = {task.name: task for tasks in GROUPS.values() for task in tasks}
+_SINGLE = (
+    nsmc.CHOICE,
+    nsmc.GENERATE,
+    kobbq.GENERATE,
+    kobbq.CHOICE,
+    gsm8k.TASK,
+    minimal_pairs.TASK,
+    text.TASK,
+)
+TASKS = {task.name: task for task in (*sum(GROUPS.values(), ()), *_SINGLE)}
 
 
 def find(names: Sequence[str]) -> list[Task]:

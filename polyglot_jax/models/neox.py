@@ -295,7 +295,7 @@ def apply(
 
 def hidden(config: NeoxConfig, params: Params, tokens_BT: jax.Array, layout: Layout) -> jax.Array:
     """Returns x_BTD, normalised and in the compute dtype, from which `head` makes logits."""
-    return NeoX(config).apply({"params": params}, tokens_BT, layout=layout)[0]  # type: ignore[index]
+    return NeoX(config).apply({"params": params}, tokens_BT, layout=layout)[0]
 
 
 def head(config: NeoxConfig, params: Params, x_UD: jax.Array) -> jax.Array:
