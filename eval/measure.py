@@ -166,8 +166,6 @@ def _example(question: Question) -> dict[str, Any]:
         shown |= {f"choice {i}": repr(choice) for i, choice in enumerate(question.choices)}
     if question.gold is not None:
         shown["right"] = question.gold
-    if question.reference:
-        shown["reference"] = question.reference
     return shown
 
 

@@ -21,6 +21,7 @@ from etils import epath
 from polyglot_jax import report
 
 FORMAT_VERSION = 1
+PLACES = ("results/*/*.json", "*/*.json", "*.json")
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,12 @@ def read(path: epath.Path) -> Result:
 
 
 def read_all(folder: epath.Path) -> list[Result]:
-    """Returns all results below a folder: by task, prompt, protocol, split, model, step, shots."""
-    results = [read(path) for path in sorted(folder.rglob("*.json")) if _is_result(path)]
-    return sorted(results, key=_order)
+    """Returns the results of OUTPUT, OUTPUT/results or OUTPUT/results/MODEL.
+
+    They are ordered by task, prompt, protocol, split, limit, run, step, model and shots.
+    """
+    paths = {path for pattern in PLACES for path in folder.glob(pattern) if _is_result(path)}
+    return sorted(map(read, sorted(paths)), key=_order)
 
 
 def _is_result(path: epath.Path) -> bool:
