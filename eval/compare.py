@@ -15,7 +15,7 @@ from typing import Any
 from etils import epath
 
 from eval import tasks
-from eval.metrics import Difference, Outcome, compare
+from eval.metrics import RESAMPLES, Difference, Outcome, compare
 from eval.results import Key, Result, read_all, to_markdown
 
 SIGNIFICANT = 0.05
@@ -98,7 +98,7 @@ def table(pairs: Iterable[Pair]) -> tuple[list[str], list[list[Any]]]:
             *(p.a.key.task, p.a.key.prompt, p.a.key.shots, len(p.a.items), p.measure),
             *(f"{p.a.measures[p.measure]['value']:.4f}", f"{p.b.measures[p.measure]['value']:.4f}"),
             f"{p.difference.value:+.4f} ± {p.difference.stderr:.4f}",
-            *(f"{p.difference.p_value:.4f}", f"{p.adjusted_p:.4f}"),
+            *(_p(p.difference.p_value), _p(p.adjusted_p)),
             "yes" if p.adjusted_p < SIGNIFICANT else "no",
         ]
         for p in pairs
@@ -108,6 +108,11 @@ def table(pairs: Iterable[Pair]) -> tuple[list[str], list[list[Any]]]:
         *("p", "p, all tests", "significant"),
     ]
     return header, rows
+
+
+def _p(value: float) -> str:
+    smallest = 2 / RESAMPLES  # what a bootstrap can tell from none
+    return f"{value:.4f}" if value >= smallest else f"< {smallest:.4f}"
 
 
 def _questions(key: Key) -> Key:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from eval import published, tables
 from eval.results import Result
@@ -58,7 +59,7 @@ def _who(result: Result) -> Who:
 def few_shot(results: Sequence[Result], panels: Sequence[Panel], columns: int) -> Figure:
     """Draws score against shots, one panel per task, with the legend in the last place."""
     rows = -(-(len(panels) + 1) // columns)
-    drawn, axes = report.figure(rows, columns, width=4.2 * columns, height=3.6 * rows)
+    drawn, axes = _grid(rows, columns, width=4.2 * columns, height=3.6 * rows)
     shots = sorted({*PAPER_SHOTS, *(r.key.shots for r in results)})
     places = {count: place for place, count in enumerate(shots)}
     colour = colours(results)
@@ -79,8 +80,10 @@ def few_shot(results: Sequence[Result], panels: Sequence[Panel], columns: int) -
                 )
                 if doubtful:
                     handles.setdefault("~suspicious (probably a copy error)", dots)
-        for who, own in of_panel(results, panel).items():
-            line = _bars(axis, [places[r.key.shots] for r in own], own, metric, color=colour[who])
+        for i, (who, own) in enumerate(of_panel(results, panel).items()):
+            aside = 0.05 * i  # so that none hides another of equal scores
+            xs = [places[r.key.shots] + aside for r in own]
+            line = _bars(axis, xs, own, metric, color=colour[who])
             handles.setdefault(tables.label(own[0]), line)
         floor = _constant(results, panel)
         if floor is not None:
@@ -107,7 +110,7 @@ def few_shot(results: Sequence[Result], panels: Sequence[Panel], columns: int) -
 
 def compute(results: Sequence[Result]) -> Figure:
     """Draws score against training compute 6ND, one panel per task, a mark per number of shots."""
-    drawn, axes = report.figure(2, 3, width=12.6, height=7.2)
+    drawn, axes = _grid(2, 3, width=12.6, height=7.2)
     flops = published.training_flops()
     shots = sorted({*PAPER_SHOTS, *(r.key.shots for r in results)})
     mark = dict(zip(shots, itertools.cycle("os^Dvp*"), strict=False))
@@ -130,6 +133,11 @@ def compute(results: Sequence[Result]) -> Figure:
                     name = f"{tables.label(r)}, {r.key.shots} shots"
                     handles.setdefault(name, line)
         axis.set_xscale("log")
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        low, high = axis.get_xlim()
+        if high < 100 * low:  # else hardly a power of ten is in sight
+            axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.xaxis.set_major_formatter("{x:.0e}")
         axis.set_title(published.PAPER_NAMES[panel[0]])
         axis.set_xlabel("training compute 6ND (FLOPs)")
         axis.set_ylabel(tables.METRIC_NAMES[panel[2]])
@@ -172,9 +180,7 @@ def learning(run: Mapping[str, Sequence[Result]]) -> Figure:
     """
     columns = min(3, len(run))
     rows = -(-len(run) // columns)
-    drawn, axes = report.figure(
-        rows, columns, width=max(4.4 * columns, 6), height=3.4 * rows, squeeze=False
-    )
+    drawn, axes = _grid(rows, columns, width=max(4.4 * columns, 6), height=3.4 * rows)
     for axis, (title, results) in zip(axes.flat, run.items(), strict=False):
         shots = sorted({r.key.shots for r in results})
         for i, count in enumerate(shots):
@@ -191,6 +197,15 @@ def learning(run: Mapping[str, Sequence[Result]]) -> Figure:
     for axis in axes.flat[len(run) :]:
         axis.axis("off")
     return drawn
+
+
+def _grid(rows: int, columns: int, **size: float) -> tuple[Figure, Any]:
+    """Returns an empty figure with room between its rows, and its axes [rows, columns]."""
+    drawn, axes = report.figure(rows, columns, squeeze=False, **size)
+    engine = drawn.get_layout_engine()
+    assert engine is not None
+    engine.set(hspace=0.06)
+    return drawn, axes
 
 
 def _step(result: Result) -> int:

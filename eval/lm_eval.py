@@ -73,9 +73,10 @@ def check_known(names: Sequence[str], manager: Any) -> None:
 class LmEval(TemplateLM):
     """A `Model` behind lm-eval's interface, which accepts nothing but a subclass of its own.
 
-    It differs from lm-eval's hf backend in two rarities. Special tokens are not read from text, as
+    It differs from lm-eval's hf backend in rarities. Special tokens are not read from text, as
     nowhere in this project: a literal `<|endoftext|>` in a document is characters, not the token.
-    And a generated special token that does not end the text shows as its name, where hf drops it.
+    A generated special token that does not end the text shows as its name, where hf drops it; ids
+    that no token has are not generated; a character that is cut off is left out.
     """
 
     def __init__(self, model: Model, cache: Cache | None = None):

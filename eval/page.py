@@ -65,8 +65,9 @@ def _warnings(results: Sequence[Result]) -> list[str]:
     if all(tables.comparable(r) for r in results if r.key.task in published.PAPER_NAMES):
         return []
     return [
-        "Some of our rows were not measured as the published ones were (test split, protocol "
-        "polyglot-2023, all questions): look at each table's title before you compare."
+        "Some of our rows were not measured as the published ones were, which always are of the "
+        "test split, by protocol polyglot-2023, of all questions: look at each table's title "
+        "before you compare."
     ]
 
 
@@ -190,7 +191,9 @@ def _provenance(results: Sequence[Result]) -> Markup:
         )
         for r in results
     }
-    rows = [list(pair) for pair in sorted(found)]
+    rows = [
+        [Markup("<code>{}</code>").format(commit), packages] for commit, packages in sorted(found)
+    ]
     return report.section(
         "How to repeat this",
         report.table(["code (git commit)", "packages"], rows),

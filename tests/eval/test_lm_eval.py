@@ -72,10 +72,9 @@ def folder(tmp_path_factory):
         initializer_range=0.3,  # far from uniform, so that greedy choices are clear
     )
     model = GPTNeoXForCausalLM(config)
-    with torch.no_grad():
-        model.get_output_embeddings().weight[[0, 1, 3]] = (
-            0  # never the best: special tokens, which hf drops
-        )
+    head = model.get_output_embeddings().weight.detach()
+    head[[0, 1, 3]] = 0  # never the best: special tokens, which hf drops from generated text,
+    head[tokenizer.get_vocab_size() :] = 0  # and ids of no token, which we do not generate
     model.save_pretrained(folder / "model")
     rows = [
         {
