@@ -1,7 +1,6 @@
 """The report and the published numbers beside it."""
 
 import base64
-import dataclasses
 import re
 
 import pytest
