@@ -39,25 +39,25 @@ class Cache:
           OSError: the file cannot be read or made.
         """
         self._entries: dict[str, dict[str, Any]] = {}
-        self._file = None
+        self._path = path
         if path is None:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab+")
-        self._file.seek(0)
-        whole = 0
-        for number, line in enumerate(self._file, 1):
-            if not line.endswith(b"\n"):
-                break
-            whole += len(line)
-            try:
-                entry = json.loads(line)
-                self._entries[entry.pop("key")] = entry
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise ValueError(
-                    f"{path}, line {number}: not a finished request; move the file away"
-                ) from None
-        self._file.truncate(whole)
+        with path.open("ab+") as file:
+            file.seek(0)
+            whole = 0
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    break
+                whole += len(line)
+                try:
+                    entry = json.loads(line)
+                    self._entries[entry.pop("key")] = entry
+                except (ValueError, KeyError, TypeError, AttributeError):
+                    raise ValueError(
+                        f"{path}, line {number}: not a finished request; move the file away"
+                    ) from None
+            file.truncate(whole)
 
     def __contains__(self, key: str) -> bool:
         return key in self._entries
@@ -68,9 +68,10 @@ class Cache:
     def add(self, key: str, entry: dict[str, Any]) -> None:
         """Keeps an entry; once this returns, a killed process does not lose it."""
         self._entries[key] = entry
-        if self._file is not None:
-            self._file.write(json.dumps({"key": key, **entry}, ensure_ascii=False).encode() + b"\n")
-            self._file.flush()
+        if self._path is not None:
+            with self._path.open("ab") as file:
+                line = json.dumps({"key": key, **entry}, ensure_ascii=False) + "\n"
+                file.write(line.encode())
 
 
 def key_of(model: Model, kind: str, *content: Any) -> str:

@@ -1,7 +1,7 @@
 """Tells models apart by what is in their files."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from etils import epath
@@ -13,10 +13,12 @@ def of_hf(directory: Path) -> str:
     """Returns 16 hex digits of the SHA-256 of an HF directory: names and whole contents of its
     *.safetensors and *.json files, which hold weights, configuration and tokenizer."""
     files = [*directory.glob("*.safetensors"), *directory.glob("*.json")]
-    return _digest(
-        (path.name, hashlib.file_digest(path.open("rb"), "sha256").digest())
-        for path in sorted(files)
-    )
+
+    def read(path: Path) -> bytes:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    return _digest((path.name, read(path)) for path in sorted(files))
 
 
 def of_checkpoint(workdir: epath.Path, step: int) -> str:
@@ -27,8 +29,7 @@ def of_checkpoint(workdir: epath.Path, step: int) -> str:
     checkpoint that is written a second time has another one.
     """
     directory = workdir / "checkpoints" / str(step)
-    files = sorted(path for path in directory.rglob("*") if path.is_file())
-    files.append(workdir / "tokenizer.json")
+    files = [*sorted(_files(directory)), workdir / "tokenizer.json"]
 
     def contents(path: epath.Path) -> bytes:
         size = path.stat().length
@@ -38,6 +39,14 @@ def of_checkpoint(workdir: epath.Path, step: int) -> str:
     return _digest(
         (str(path.relative_to(workdir)), hashlib.sha256(contents(path)).digest()) for path in files
     )
+
+
+def _files(directory: epath.Path) -> Iterator[epath.Path]:
+    for path in directory.iterdir():
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
 
 
 def _digest(parts: Iterable[tuple[str, bytes]]) -> str:
