@@ -170,7 +170,7 @@ def _example(question: Question) -> dict[str, Any]:
 
 
 def _item(question: Question, outcome: Any, answer: Any, headline: str) -> dict[str, Any]:
-    fields = dataclasses.asdict(outcome)
+    fields = json.loads(json.dumps(dataclasses.asdict(outcome)))  # as it will be read back
     norm = headline.endswith("_norm")
     item = {
         "row": question.row,

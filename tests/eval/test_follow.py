@@ -103,7 +103,8 @@ def test_a_real_run_is_described_and_measured(whole_run, tmp_path):
     info = describe.describe(str(whole_run))
     assert info.step == 24
     assert info.tokens == 24 * 24 * 32
-    assert info.parameters == 2 * 384 * 32 + (12 * 32**2 + 13 * 32) + 2 * 32
+    attention, mlp, norms = 4 * 32**2 + 4 * 32, 2 * 32 * 64 + 64 + 32, 3 * 2 * 32
+    assert info.parameters == 2 * 384 * 32 + attention + mlp + norms
     command = [
         *(sys.executable, "-m", "eval.run", f"--model={whole_run}", "--follow"),
         *("--tasks=kobest_copa", f"--data={write_copa(tmp_path / 'data', 4)}"),

@@ -115,9 +115,7 @@ def program(*flags):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ((), "give --output=DIR"),
         (("--output={tmp}", "--model={tmp}"), "give --tasks=NAME,..."),
-        (("--output={tmp}",), "no results in {tmp}"),
         (("--output={tmp}", "--model={tmp}/none", "--tasks=kobest"), "is neither a directory"),
     ],
 )
