@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from eval import published, tables
@@ -82,8 +83,8 @@ def few_shot(results: Sequence[Result], panels: Sequence[Panel], columns: int) -
                     handles.setdefault("~suspicious (probably a copy error)", dots)
         for i, (who, own) in enumerate(of_panel(results, panel).items()):
             aside = 0.05 * i  # so that none hides another of equal scores
-            xs = [places[r.key.shots] + aside for r in own]
-            line = _bars(axis, xs, own, metric, color=colour[who])
+            shifted = [places[r.key.shots] + aside for r in own]
+            line = _bars(axis, shifted, own, metric, color=colour[who])
             handles.setdefault(tables.label(own[0]), line)
         floor = _constant(results, panel)
         if floor is not None:
@@ -203,7 +204,7 @@ def _grid(rows: int, columns: int, **size: float) -> tuple[Figure, Any]:
     """Returns an empty figure with room between its rows, and its axes [rows, columns]."""
     drawn, axes = report.figure(rows, columns, squeeze=False, **size)
     engine = drawn.get_layout_engine()
-    assert engine is not None
+    assert isinstance(engine, ConstrainedLayoutEngine)
     engine.set(hspace=0.06)
     return drawn, axes
 

@@ -50,18 +50,14 @@ def checkpoints(
 
 
 def has_ended(workdir: epath.Path) -> bool:
-    """Says whether a run's newest start has come to its end.
+    """Says whether the last step of the experiment has its checkpoint.
 
-    So it is when the last step of the experiment has its checkpoint, or when the run, stopped by
-    --steps, has drawn curve.png, the last thing it does, since it described itself in config.json,
-    the first. Converted weights have no config.json: nothing will be added to them.
+    A run that was stopped before, by --steps or by a signal, may go on and has not ended. Converted
+    weights have no config.json: nothing will be added to them.
     """
     newest = checkpoint.latest_step(workdir)
     description = workdir / "config.json"
-    if newest is None:
-        return False
-    if not description.exists():
+    if newest is None or not description.exists():
         return newest == 0
-    last = json.loads(description.read_text(encoding="utf-8"))["experiment"]["train"]["steps"]
-    curve = workdir / "curve.png"
-    return newest >= last or (curve.exists() and curve.stat().mtime >= description.stat().mtime)
+    content = json.loads(description.read_text(encoding="utf-8"))
+    return newest >= content["experiment"]["train"]["steps"]
