@@ -12,6 +12,7 @@ from typing import TypeVar
 from etils import epath
 
 from polyglot_jax import checkpoint
+from polyglot_jax.convert import split_step
 
 POLL = 10.0  # seconds
 
@@ -25,7 +26,11 @@ def checkpoints(
 
     Whatever `open_one` raises of a checkpoint that is still there is raised; of one that was
     deleted meanwhile it is a line. While there is nothing new, looks again after `poll` seconds.
+
+    Raises:
+      ValueError: the path is that of one checkpoint, or of a directory of transformers.
     """
+    _check_is_run(workdir)
     seen: set[int] = set()
     while True:
         ended = has_ended(workdir)  # asked first: its last checkpoint is then among the steps below
@@ -61,3 +66,13 @@ def has_ended(workdir: epath.Path) -> bool:
         return newest == 0
     content = json.loads(description.read_text(encoding="utf-8"))
     return newest >= content["experiment"]["train"]["steps"]
+
+
+def _check_is_run(workdir: epath.Path) -> None:
+    """What is not there may still come, but not to a path that can be no run."""
+    directory, step = split_step(workdir)
+    if step is not None:
+        raise ValueError(f"--follow takes all checkpoints: name {directory}, not {workdir}")
+    description = workdir / "config.json"
+    if description.exists() and "experiment" not in json.loads(description.read_text()):
+        raise ValueError(f"{workdir} is not the --workdir of a run; measure it without --follow")

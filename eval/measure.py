@@ -150,10 +150,10 @@ def _read(model: Model, asked: Sequence[Question], cache: Cache, description: st
 
 def _classes(task: Task, asked: Sequence[Question]) -> list[str]:
     """Returns the answers as the model sees them, if they are the same for every question."""
+    if task.kind != "choice":
+        return list(task.labels)
     choices = {question.choices for question in asked}
-    if len(choices) > 1:
-        return []
-    return [choice.strip() for choice in choices.pop()] or list(task.labels)
+    return [choice.strip() for choice in choices.pop()] if len(choices) == 1 else []
 
 
 def _mean_and_min(kept: Sequence[int]) -> dict[str, float]:

@@ -127,27 +127,23 @@ def _runs(results: Iterable[Result]) -> dict[str, list[Result]]:
 
 
 def _learning(name: str, results: Sequence[Result]) -> Markup:
-    by_task = {tables.title(group): own for group, own in tables.groups(results).items()}
-    steps = sorted({r.model.step for r in results if r.model.step is not None})
-    columns = list(
-        dict.fromkeys(
-            (tables.title(tables.group_of(r)).split(" (")[0], r.key.shots) for r in results
-        )
-    )
+    columns: dict[str, list[Result]] = {}
+    for r in results:
+        task = tables.title(tables.group_of(r)).split(" (")[0]
+        columns.setdefault(f"{task}, {r.key.shots} shots", []).append(r)
     cells = {
-        (
-            r.model.step,
-            tables.title(tables.group_of(r)).split(" (")[0],
-            r.key.shots,
-        ): f"{r.value:.4f}"
-        for r in results
+        (r.model.step, title): f"{r.value:.4f}{' *' if r in tables.best(own) else ''}"
+        for title, own in columns.items()
+        for r in own
     }
-    rows = [[f"{step:,}", *(cells.get((step, *c), "") for c in columns)] for step in steps]
-    header = ["step", *(f"{task}, {shots} shots" for task, shots in columns)]
+    steps = sorted({r.model.step for r in results if r.model.step is not None})
+    rows = [[f"{step:,}", *(cells.get((step, title), "") for title in columns)] for step in steps]
+    by_task = {tables.title(group): own for group, own in tables.groups(results).items()}
     return report.section(
         f"Learning curve of {name}",
         report.image(figures.learning(by_task), f"Scores of the checkpoints of {name}"),
-        report.table(header, rows),
+        report.table(["step", *columns], rows),
+        "*: within one standard error of the column's best. Among these the choice is free.",
     )
 
 

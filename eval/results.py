@@ -92,9 +92,10 @@ class Result:
 
     @property
     def constant(self) -> int | None:
-        """The index of the answer that was given to every question, None if answers differ."""
+        """The index of the answer that was given to every question; None if they differ, or
+        answers are no choices."""
         given = {item["prediction"] for item in self.items}
-        return given.pop() if len(given) == 1 and len(self.items) > 1 else None
+        return given.pop() if len(given) == 1 and len(self.items) > 1 and -1 not in given else None
 
     def right(self) -> dict[int, int]:
         """Returns {answer: how many questions it is right for}."""
@@ -121,16 +122,16 @@ def read(path: epath.Path) -> Result:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content["format_version"]
+        if version == FORMAT_VERSION:
+            content["key"] = Key(**content["key"])
+            content["model"] = ModelInfo(**content["model"])
+            return Result(**content)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a result of eval.run: {error!r}") from None
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format version {version}; this code reads version {FORMAT_VERSION}: "
-            "use the code that wrote it, or measure again into another --output"
-        )
-    content["key"] = Key(**content["key"])
-    content["model"] = ModelInfo(**content["model"])
-    return Result(**content)
+    raise ValueError(
+        f"{path} has format version {version}; this code reads version {FORMAT_VERSION}: use the "
+        "code that wrote it, or measure again into another --output"
+    )
 
 
 def read_all(folder: epath.Path) -> list[Result]:

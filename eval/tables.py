@@ -22,6 +22,7 @@ METRIC_NAMES = {
     "acc_norm": "accuracy, length-normalised",
     "bits_per_byte": "bits per byte",
 }
+LOWER_IS_BETTER = ("bits_per_byte", "byte_perplexity", "word_perplexity", "invalid_rate")
 MARKS = (
     "(= answer): the score of giving that one answer to every question; the published cells so "
     "marked equal it to the last digit. (?): probably a copy error in the source. whole shots "
@@ -48,6 +49,13 @@ def newest(results: Iterable[Result]) -> list[Result]:
         if place not in kept or (r.model.step or 0) >= (kept[place].model.step or 0):
             kept[place] = r
     return list(kept.values())
+
+
+def best(results: Sequence[Result]) -> list[Result]:
+    """Returns the best of several results and those within its standard error of it."""
+    sign = -1 if results[0].headline in LOWER_IS_BETTER else 1
+    top = max(results, key=lambda r: sign * r.value)
+    return [r for r in results if sign * (top.value - r.value) <= top.stderr]
 
 
 def task_table(group: Group, results: Sequence[Result]) -> tuple[list[str], list[Row]]:

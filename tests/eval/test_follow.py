@@ -88,6 +88,15 @@ def test_a_run_that_was_stopped_has_not_ended(tmp_path):
     assert not follow.has_ended(epath.Path(tmp_path / "not_yet"))
 
 
+def test_what_can_be_no_run_is_refused(tmp_path):
+    made_run(tmp_path / "run", [10])
+    with pytest.raises(ValueError, match="takes all checkpoints"):
+        next(follow.checkpoints(epath.Path(tmp_path / "run@10"), str))
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_neox"}')
+    with pytest.raises(ValueError, match="is not the --workdir of a run"):
+        next(follow.checkpoints(epath.Path(tmp_path), str))
+
+
 def test_converted_weights_have_ended(tmp_path):
     workdir = made_run(tmp_path, [0])
     (tmp_path / "config.json").unlink()

@@ -1,6 +1,7 @@
 """The report and the published numbers beside it."""
 
 import base64
+import dataclasses
 import re
 
 import pytest
@@ -120,6 +121,17 @@ def test_models_of_one_name_are_told_apart():
 def test_only_the_newest_checkpoint_is_in_the_tables(many):
     steps = {r.model.step for r in tables.newest(many) if r.model.run}
     assert steps == {200}
+
+
+def test_best_checkpoints_are_those_within_an_error():
+    def at(value, headline="macro_f1"):
+        measures = {headline: {"value": value, "stderr": 0.02}}
+        return dataclasses.replace(made_result(), measures=measures, headline=headline)
+
+    low, middle, high = at(0.50), at(0.59), at(0.60)
+    assert tables.best([low, middle, high]) == [middle, high]
+    low, middle, high = (at(value, "bits_per_byte") for value in (1.00, 1.01, 1.10))
+    assert tables.best([low, middle, high]) == [low, middle]
 
 
 def test_files_of_the_report(many, tmp_path):

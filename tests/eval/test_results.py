@@ -43,6 +43,7 @@ def test_other_files_are_no_results(tmp_path):
     [
         ("{", "is not a result of eval.run"),
         ("[]", "is not a result of eval.run"),
+        ('{"format_version": 1}', "is not a result of eval.run"),
         ('{"format_version": 99}', "has format version 99; this code reads version 1"),
     ],
 )
@@ -66,6 +67,7 @@ def test_csv_has_a_line_per_measure():
 def test_constant_answers_are_seen():
     assert made_result(constant=1).constant == 1
     assert made_result().constant is None
+    assert made_result(constant=-1).constant is None  # nothing valid was generated
 
 
 def test_compute_needs_size_and_tokens():
