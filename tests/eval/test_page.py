@@ -108,10 +108,8 @@ def test_table_marks_constants_shots_left_and_doubtful_cells():
 
 
 def test_models_of_one_name_are_told_apart():
-    one, two = made_result(), made_result(questions=41)
-    two = results.Result(
-        **{**vars(two), "key": one.key.__class__(**{**vars(one.key), "model": "b"})}
-    )
+    one = made_result()
+    two = dataclasses.replace(one, key=dataclasses.replace(one.key, model="another"))
     names = [tables.label(r) for r in tables.distinct([one, two])]
     assert len(set(names)) == 2
     assert all(name.startswith("polyglot-ko-1.3b (") for name in names)
