@@ -188,7 +188,7 @@ def learning(run: Mapping[str, Sequence[Result]]) -> Figure:
             own = sorted((r for r in results if r.key.shots == count), key=lambda r: _step(r))
             line = _bars(axis, [_step(r) for r in own], own, own[0].headline, color=COLOURS[i])
             line.set_label(f"{count} shots")
-        if results[0].classes and results[0].headline.startswith("macro_f1"):
+        if results[0].headline.startswith("macro_f1"):
             axis.axhline(_floor(results[0]), color="black", linestyle=(0, (1, 2)), linewidth=1)
         axis.set_title(title)
         axis.set_ylabel(tables.METRIC_NAMES.get(results[0].headline, results[0].headline))
@@ -241,5 +241,7 @@ def _constant(results: Sequence[Result], panel: Panel) -> float | None:
 
 
 def _floor(result: Result) -> float:
+    """Returns the macro-F1 of the best constant answer."""
     counts = result.right().values()
-    return published.constant_f1(max(counts), sum(counts), len(result.classes))
+    choices = len(result.classes) or len(result.items[0]["log_probs"])
+    return published.constant_f1(max(counts), sum(counts), choices)

@@ -35,10 +35,7 @@ def html(results: Sequence[Result]) -> str:
     shown = tables.newest(results)
     kobest = [r for r in shown if r.key.task in published.PAPER_NAMES]
     parts: list[Markup] = [_models(shown)]
-    scores = [
-        report.table(*_unbroken(*tables.task_table(group, of_group)), caption=tables.title(group))
-        for group, of_group in tables.groups(shown).items()
-    ]
+    scores = [_score_table(group, own) for group, own in tables.groups(shown).items()]
     parts.append(report.section("Scores", *_warnings(shown), *scores, tables.MARKS))
     for conditions, own in _conditions(kobest).items():
         parts.append(_paper_figures(conditions, own))
@@ -49,9 +46,15 @@ def html(results: Sequence[Result]) -> str:
     return report.page("Evaluation of Korean language models", *parts)
 
 
-def _unbroken(header: list[str], rows: list[tables.Row]) -> tuple[list[str], list[tables.Row]]:
-    """Keeps each cell on one line."""
-    return header, [[str(cell).replace(" ", "\u00a0") for cell in row] for row in rows]
+def _score_table(group: tables.Group, results: Sequence[Result]) -> Markup:
+    """Returns a table of scores, our models in bold, no cell in two lines."""
+    header, rows = tables.task_table(group, results)
+    ours = {tables.label(r) for r in results}
+    for row in rows:
+        if row[0] in ours:
+            row[0] = Markup("<b>{}</b>").format(row[0])
+    table = report.table(header, rows, caption=tables.title(group))
+    return Markup('<div style="white-space: nowrap">{}</div>').format(table)
 
 
 def _conditions(results: Iterable[Result]) -> dict[tuple[Any, ...], list[Result]]:

@@ -131,7 +131,7 @@ def _published_cell(cell: published.Published) -> str:
 
 def score_of(r: Result) -> str:
     """Returns the headline measure with its error; a constant answer is named."""
-    text = f"{r.value:.4f} ± {r.stderr:.4f}"
+    text = f"{r.value:.4f} ± {r.stderr:.3f}"
     if r.constant is not None:
         text += f" (= {r.classes[r.constant] if r.classes else f'choice {r.constant + 1}'})"
     return text
@@ -144,7 +144,7 @@ def _kept_cell(r: Result) -> str:
 
 
 def _signed(found: Delta | None) -> str:
-    return f"{found.value:+.4f} ± {found.stderr:.4f}" if found else ""
+    return f"{found.value:+.4f} ± {found.stderr:.3f}" if found else ""
 
 
 def group_of(r: Result) -> Group:

@@ -103,7 +103,7 @@ def test_table_marks_constants_shots_left_and_doubtful_cells():
     assert by_name["polyglot-ko-1.3b"][1:3] == ["", ""]
     assert by_name["— whole shots left"] == ["", "", "", "16.2 (least 11)"]
     deltas = by_name["— minus EleutherAI/polyglot-ko-1.3b"]
-    assert re.fullmatch(r"[+-]0\.\d{4} ± 0\.\d{4}", deltas[0])
+    assert re.fullmatch(r"[+-]0\.\d{4} ± 0\.\d{3}", deltas[0])
     assert deltas[3] == ""
 
 
