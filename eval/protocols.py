@@ -7,8 +7,10 @@ shots drawn with seed 1234, context and continuation encoded jointly after space
 context have moved to the continuation. Both draw fresh shots for each row.
 """
 
+import functools
 import itertools
 import random
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +77,9 @@ def questions(
       ValueError: see `eval.data.read`; the task has no such prompt, or too few rows for the shots.
     """
     template = task.prompt(prompt, protocol.name)
-    rows = data.read(task, directory, split).rows
+    found = data.read(task, directory, split)
+    _report_repeats(found.files, found.duplicates)
+    rows = found.rows
     rnd = random.Random(protocol.seed)
     order = list(range(len(rows)))
     if protocol.shuffled:
@@ -94,6 +98,18 @@ def questions(
         drawn = _draw(rnd, pool, shots, row if task.shots_from == "same" else None)
         asked.append(_render(task, template, number, row, [(i, pool[i]) for i in drawn]))
     return asked
+
+
+@functools.cache  # said once, for however many numbers of shots the rows are read
+def _report_repeats(files: tuple[str, ...], repeats: tuple[tuple[int, int], ...]) -> None:
+    if repeats:
+        shown = ", ".join(f"{later} is {earlier}" for later, earlier in repeats[:3])
+        more = ", ..." if len(repeats) > 3 else ""
+        print(
+            f"{', '.join(files)}: {len(repeats)} rows repeat an earlier one, all are asked "
+            f"(counted from 0: {shown}{more})",
+            file=sys.stderr,
+        )
 
 
 def _draw(rnd: random.Random, pool: Sequence[Row], shots: int, asked: Row | None) -> list[int]:

@@ -6,6 +6,7 @@ changed, and KoBEST's dev split stands in for the test split, which is not at ha
 
 import json
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ from eval import data, metrics, protocols, tasks
 from eval.models import load
 from eval.models.tokenizer import PlainTokenizer
 from eval.request import Answer, Model
-from eval.task import Task
+from eval.task import Row, Task
 from tests.eval.tiny_model import write_model
 
 LM_EVAL = protocols.PROTOCOLS["lm-eval"]
@@ -35,22 +36,31 @@ class Harness:
     kobest: Path
     folder: Path
 
-    def task_file(self, task: Task, shots: int) -> Path:
-        """Writes and returns a task file that includes lm-eval's own."""
-        own = Path(self.lm_eval.__file__ or "").parent / "tasks" / "kobest" / f"{task.name}.yaml"
+    def kobest_file(self, task: Task, shots: int) -> Path:
+        """Writes and returns a task file for KoBEST."""
         files = {}
         for split, theirs in (("train", "train"), ("dev", "validation"), ("dev", "test")):
-            path = self.folder / f"{task.name}_{theirs}.jsonl"
-            if not path.exists():
-                rows = data.read(task, self.kobest, split).rows
-                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-                path.write_text("".join(lines), encoding="utf-8")
-            files[theirs] = str(path)
-        place = {"data_files": files, "cache_dir": str(self.folder / "cache")}
-        config = self.folder / f"{task.name}_{shots}.yaml"
+            rows = data.read(task, self.kobest, split).rows
+            files[theirs] = self.write_rows(f"{task.name}_{theirs}", rows)
+        return self.task_file(f"kobest/{task.name}.yaml", files, shots)
+
+    def write_rows(self, name: str, rows: Sequence[Row]) -> Path:
+        path = self.folder / f"{name}.jsonl"
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        path.write_text("".join(lines), encoding="utf-8")
+        return path
+
+    def task_file(self, own: str, files: Mapping[str, Path], shots: int) -> Path:
+        """Writes and returns a task file that includes lm-eval's own."""
+        tasks_folder = Path(self.lm_eval.__file__ or "").parent / "tasks"
+        place = {
+            "data_files": {split: str(path) for split, path in files.items()},
+            "cache_dir": str(self.folder / "cache"),
+        }
+        config = self.folder / f"{shots}_{own.replace('/', '_')}"
         config.write_text(
-            f"include: {own}\nnum_fewshot: {shots}\ndataset_path: json\ndataset_name: null\n"
-            f"dataset_kwargs: {json.dumps(place)}\n",
+            f"include: {tasks_folder / own}\nnum_fewshot: {shots}\ndataset_path: json\n"
+            f"dataset_name: null\ndataset_kwargs: {json.dumps(place)}\n",
             encoding="utf-8",
         )
         return config
@@ -60,19 +70,19 @@ class Harness:
             warnings.simplefilter("ignore")
             return self.lm_eval.simple_evaluate(
                 model=model,
-                tasks=[str(self.task_file(task, shots))],
+                tasks=[str(self.kobest_file(task, shots))],
                 limit=limit,
                 bootstrap_iters=0,
                 task_manager=self.lm_eval.tasks.TaskManager(include_defaults=False),
                 verbosity="ERROR",
             )
 
-    def requests(self, task: Task, shots: int, limit: int | None) -> list[tuple[str, str]]:
+    def requests(self, task_file: Path, limit: int | None = None) -> list[tuple[Any, ...]]:
         """Returns the strings that lm-eval would score: context and continuation."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             manager = self.lm_eval.tasks.TaskManager(include_defaults=False)
-            (theirs,) = manager.load([str(self.task_file(task, shots))])["tasks"].values()
+            (theirs,) = manager.load([str(task_file)])["tasks"].values()
             theirs.set_fewshot_seed(LM_EVAL.seed)
             theirs.build_all_requests(limit=limit)
         return [instance.args for instance in theirs.instances]
@@ -99,12 +109,26 @@ def model_dir(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture(scope="session")
-def their_model(harness: Harness, model_dir: Path) -> Any:
+def trained_dir(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "trained"
+    (task,) = tasks.find(["kobest_hellaswag"])
+    rows = data.read(task, shared_data / "kobest_v1", "train").rows
+    tokenizer = shared_data / "polyglot_tokenizer" / "tokenizer.json"
+    write_model(path, tokenizer, positions=512, texts=[row["context"] for row in rows])
+    return path
+
+
+def their_model_of(harness: Harness, path: Path) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return harness.lm_eval.models.huggingface.HFLM(
-            pretrained=str(model_dir), device="cpu", batch_size=8, dtype="float32"
+            pretrained=str(path), device="cpu", batch_size=8, dtype="float32"
         )
+
+
+@pytest.fixture(scope="session")
+def their_model(harness: Harness, model_dir: Path) -> Any:
+    return their_model_of(harness, model_dir)
 
 
 @pytest.fixture(scope="session")
@@ -118,7 +142,7 @@ def check_strings(harness: Harness, theirs: Any, name: str, shots: int, limit: i
         task, LM_EVAL, str(harness.kobest), split="dev", shots=shots, limit=limit
     )
     ours = [(question.context, choice) for question in asked for choice in question.choices]
-    wanted = harness.requests(task, shots, limit)
+    wanted = harness.requests(harness.kobest_file(task, shots), limit)
     assert ours == wanted
     path = harness.kobest.parent / "polyglot_tokenizer" / "tokenizer.json"
     tokenizer = PlainTokenizer(Tokenizer.from_file(str(path)))
@@ -171,6 +195,39 @@ def test_strings_and_ids_of_all(harness: Harness, their_model: Any, name: str, s
     check_strings(harness, their_model, name, shots, limit=None)
 
 
+@pytest.mark.parametrize("shots", [0, 3])
+def test_haerae(harness: Harness, tmp_path: Path, shots: int) -> None:
+    rows = [{"query": f"질문 {i}", "answer": f"({'ABCDE'[i % 5]})"} for i in range(20)]
+    path = harness.write_rows(f"haerae_{shots}_history_test", rows)
+    (task,) = tasks.find(["haerae_history"])
+    asked = protocols.questions(task, LM_EVAL, str(path), shots=shots)
+    ours = [(question.context, choice) for question in asked for choice in question.choices]
+    assert ours == harness.requests(
+        harness.task_file("haerae/haerae_hi.yaml", {"test": path}, shots)
+    )
+
+
+def test_blimp(harness: Harness) -> None:
+    rows = [{"sentence_good": "a b", "sentence_bad": "b a", "linguistics_term": "order"}]
+    path = harness.write_rows("blimp", rows)
+    (task,) = tasks.find(["minimal_pairs"])
+    (question,) = protocols.questions(task, LM_EVAL, str(path))
+    ours = [(question.context, choice) for choice in question.choices]
+    assert ours == harness.requests(
+        harness.task_file("blimp/adjunct_island.yaml", {"train": path}, 0)
+    )
+
+
+def test_hrm8k(harness: Harness) -> None:
+    path = harness.write_rows("hrm8k", [{"question": " 1 더하기 2는? ", "answer": 3}])
+    (task,) = tasks.find(["gsm8k_ko"])
+    (question,) = protocols.questions(task, LM_EVAL, str(path), prompt="boxed")
+    ((context, _),) = harness.requests(
+        harness.task_file("hrm8k/default/hrm8k_gsm8k.yaml", {"test": path}, 0)
+    )
+    assert question.context == context
+
+
 @pytest.mark.parametrize("name", ["kobest_boolq", "kobest_hellaswag"])
 def test_scores(harness: Harness, their_model: Any, our_model: Model, name: str) -> None:
     assert check_scores(harness, their_model, our_model, name, shots=2, limit=6) == []
@@ -185,3 +242,15 @@ def test_scores_of_all(
     close = check_scores(harness, their_model, our_model, name, shots, limit=None)
     print(*close, sep="\n")
     assert len(close) < 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shots", SHOTS)
+@pytest.mark.parametrize("name", KOBEST)
+def test_scores_of_a_trained_model(
+    harness: Harness, trained_dir: Path, name: str, shots: int
+) -> None:
+    theirs, ours = their_model_of(harness, trained_dir), load(trained_dir)
+    close = check_scores(harness, theirs, ours, name, shots, limit=100)
+    print(*close, sep="\n")
+    assert len(close) <= 1

@@ -156,6 +156,18 @@ def test_shots_of_the_same_split_leave_out_the_row(tmp_path: Path) -> None:
         protocols.questions(task("haerae_history"), LM_EVAL, folder, shots=5)
 
 
+def test_repeated_rows_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "history" / "test.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"query": "?", "answer": "(A)"}\n' * 6)
+    for _ in range(2):
+        assert len(protocols.questions(task("haerae_history"), LM_EVAL, str(tmp_path))) == 6
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"{path}: 5 rows repeat an earlier one" in said
+    assert "(counted from 0: 1 is 0, 2 is 0, 3 is 0, ...)" in said
+
+
 def test_copies_of_the_row_are_no_shots(tmp_path: Path) -> None:
     row = {"query": "같은 질문", "answer": "(A)"}
     rows = [row] * 6 + [{"query": f"질문 {i}", "answer": "(B)"} for i in range(2)]
