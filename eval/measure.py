@@ -2,8 +2,10 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import itertools
 import json
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,7 +107,7 @@ def measure(
             _item(question, outcome, answer, headline)
             for question, outcome, answer in zip(asked, outcomes, answers, strict=True)
         ],
-        provenance=checkpoint.provenance(),
+        provenance=_provenance(),
     )
 
 
@@ -154,6 +156,14 @@ def _classes(task: Task, asked: Sequence[Question]) -> list[str]:
         return list(task.labels)
     choices = {question.choices for question in asked}
     return [choice.strip() for choice in choices.pop()] if len(choices) == 1 else []
+
+
+def _provenance() -> dict[str, Any]:
+    """Returns the git commit and the versions of what was used, torch only if it was."""
+    used = [name for name in ("tokenizers", "transformers", "torch") if name in sys.modules]
+    made = checkpoint.provenance()
+    versions = made["versions"] | {name: importlib.metadata.version(name) for name in used}
+    return made | {"versions": versions}
 
 
 def _mean_and_min(kept: Sequence[int]) -> dict[str, float]:

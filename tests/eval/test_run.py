@@ -38,6 +38,7 @@ def test_results_are_written_and_reused(tmp_path, capsys):
     assert first[1].shots_kept == {"mean": 2.0, "min": 2.0}
     assert all(len(r.items) == 12 and len(r.items[0]["log_probs"]) == 2 for r in first)
     assert first[0].headline == "macro_f1"
+    assert {"jax", "tokenizers"} <= first[0].provenance["versions"].keys()
     again = FakeModel()
     assert measure(data, output, again) == results.read_all(epath.Path(output))
     assert again.asked == 0
