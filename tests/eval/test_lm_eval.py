@@ -119,7 +119,7 @@ def flat(response):
 
 
 @pytest.mark.filterwarnings("ignore")  # lm-eval's and torch's own
-@pytest.mark.parametrize("shots", [0, 2])
+@pytest.mark.parametrize("shots", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_equals_the_hf_backend_by_request(folder, manager, shots):
     tasks = list(TASKS) if shots == 0 else ["tiny_choice"]
     path = str(folder / "model")
@@ -174,6 +174,7 @@ def test_unknown_task_names_the_closest(manager):
         check_known(["tiny_choise"], manager)
 
 
+@pytest.mark.slow
 def test_program_writes_results_and_goes_on_from_finished_requests(folder, tmp_path):
     command = [
         *(sys.executable, "-m", "eval.lm_eval", f"--model={folder / 'model'}"),
