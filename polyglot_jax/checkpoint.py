@@ -34,7 +34,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tens
 def main() -> None:
     workdir = epath.Path(flags.FLAGS.list)
     find_step(workdir)  # there is something to list
-    print(selection.overview(workdir, _complete_steps(workdir)))
+    print(selection.overview(workdir, complete_steps(workdir)))
     print(f"drawn in {workdir / 'checkpoints.png'}")
 
 
@@ -79,7 +79,7 @@ def finish(manager: ocp.CheckpointManager) -> None:
 
 def latest_step(workdir: epath.PathLike) -> int | None:
     """Returns the newest complete step of a run, None if there is none."""
-    return max(_complete_steps(workdir), default=None)
+    return max(complete_steps(workdir), default=None)
 
 
 def find_step(workdir: epath.PathLike, name: str = selection.NEWEST) -> int:
@@ -88,7 +88,7 @@ def find_step(workdir: epath.PathLike, name: str = selection.NEWEST) -> int:
     Raises:
       ValueError: there is no complete checkpoint, or none of that name.
     """
-    steps = _complete_steps(workdir)
+    steps = complete_steps(workdir)
     if not steps:
         raise ValueError(
             f"no complete checkpoint in {_directory(workdir)}: is {workdir} the --workdir of a run?"
@@ -204,7 +204,7 @@ def _directory(workdir: epath.PathLike) -> epath.Path:
     return path / "checkpoints"
 
 
-def _complete_steps(workdir: epath.PathLike) -> list[int]:
+def complete_steps(workdir: epath.PathLike) -> list[int]:
     directory = _directory(workdir)
     return ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
 

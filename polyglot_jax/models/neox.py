@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from polyglot_jax.attention import attention
 from polyglot_jax.config import NeoxConfig
 from polyglot_jax.mesh import constrain
+from polyglot_jax.models.rotary import rotary_angles, rotate
 
 Params = Mapping[str, Any]
 
@@ -52,6 +53,14 @@ class KVCache:
     v_NBSHK: jax.Array
     mask_BS: jax.Array
     length: jax.Array  # int32 scalar
+
+
+@flax.struct.dataclass
+class Layout:
+    """Rows that hold several texts: the position of each token, and what each may see."""
+
+    positions_BT: jax.Array
+    mask_BTS: jax.Array  # true where token T may see token S, never one further right
 
 
 def init_cache(config: NeoxConfig, mask_BS: jax.Array) -> KVCache:
@@ -97,27 +106,6 @@ def _layer_norm(config: NeoxConfig, name: str) -> nn.LayerNorm:
     )
 
 
-# ---- rotary embedding
-
-
-def rotary_angles(config: NeoxConfig, positions_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns cos and sin of the angles, float32 [B, T, 1, R/2]."""
-    R = config.rotary_dims
-    inverse_frequency = config.rotary_base ** (-jnp.arange(0, R, 2, dtype=jnp.float32) / R)
-    angles = positions_BT[..., None, None].astype(jnp.float32) * inverse_frequency
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotate(x_BTHK: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-    """Rotates the first R dims of each head, halves against each other (not GPT-J's pairs)."""
-    half = cos.shape[-1]
-    # In float32: bfloat16 has 8 bits, too few for the product of a long position's angle.
-    x1 = x_BTHK[..., :half].astype(jnp.float32)
-    x2 = x_BTHK[..., half : 2 * half].astype(jnp.float32)
-    rotated = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1)
-    return jnp.concatenate([rotated.astype(x_BTHK.dtype), x_BTHK[..., 2 * half :]], axis=-1)
-
-
 # ---- the model
 
 
@@ -152,7 +140,12 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice_in_dim(old, new, length, axis=1)
                 for old, new in zip(cache_kv, (k_BTHK, v_BTHK), strict=True)
             )
-        out_BTHK = attention(q_BTHK, k_BSHK, v_BSHK, kernel=c.attention, mask_BTS=mask_BTS)
+        out_BTHK = attention(
+            *(q_BTHK, k_BSHK, v_BSHK),
+            kernel=c.attention,
+            mask_BTS=mask_BTS,
+            masks_later=cache_kv is None,
+        )
         out_BTD = nn.DenseGeneral(
             c.d_model,
             axis=(-2, -1),
@@ -217,13 +210,19 @@ class NeoX(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens_BT: jax.Array, cache: KVCache | None = None
+        self, tokens_BT: jax.Array, cache: KVCache | None = None, layout: Layout | None = None
     ) -> tuple[jax.Array, KVCache | None]:
-        """Returns float32 logits_BTV, and the cache extended by T columns if one was given."""
+        """Returns float32 logits_BTV, and the cache extended by T columns if one was given.
+
+        With a layout, which takes no cache, it returns the x_BTD that the head is for, see `head`.
+        """
         c = self.config
         T = tokens_BT.shape[1]
-        if cache is None:
-            positions_BT, cache_kv, mask_BTS, length = jnp.arange(T)[None], None, None, None
+        cache_kv = length = None
+        if layout is not None:
+            positions_BT, mask_BTS = layout.positions_BT, layout.mask_BTS
+        elif cache is None:
+            positions_BT, mask_BTS = jnp.arange(T)[None], None
         else:
             length, cache_kv = cache.length, (cache.k_NBSHK, cache.v_NBSHK)
             positions_BS = jnp.cumsum(cache.mask_BS, axis=1) - 1
@@ -256,6 +255,8 @@ class NeoX(nn.Module):
         x_BTD, cache_kv = layers(x_BTD, cache_kv, rotary, mask_BTS, length)
 
         x_BTD = _layer_norm(c, "final_layer_norm")(x_BTD)
+        if layout is not None:
+            return x_BTD, None
         logits_BTV = nn.DenseGeneral(
             c.vocab_size,
             use_bias=False,
@@ -295,6 +296,17 @@ def apply(
 ) -> tuple[jax.Array, KVCache | None]:
     """Returns (float32 logits_BTV, cache), see `NeoX`."""
     return NeoX(config).apply({"params": params}, tokens_BT, cache)  # type: ignore[return-value]
+
+
+def hidden(config: NeoxConfig, params: Params, tokens_BT: jax.Array, layout: Layout) -> jax.Array:
+    """Returns x_BTD, normalised and in the compute dtype, from which `head` makes logits."""
+    return NeoX(config).apply({"params": params}, tokens_BT, layout=layout)[0]
+
+
+def head(config: NeoxConfig, params: Params, x_UD: jax.Array) -> jax.Array:
+    """Returns the float32 logits_UV of any rows of `hidden`: those of few tokens cost little."""
+    kernel_DV = params["embed_out"]["kernel"].astype(config.compute_dtype)
+    return jnp.einsum("ud,dv->uv", x_UD, kernel_DV, preferred_element_type=jnp.float32)
 
 
 def loss_sum_and_weight(

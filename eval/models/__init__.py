@@ -1,0 +1,44 @@
+"""Models to be measured: ours, run by JAX, and any causal model of transformers, run by torch."""
+
+import json
+from typing import Literal
+
+from etils import epath
+
+from eval.request import Model
+from polyglot_jax.config import MeshConfig
+
+Backend = Literal["auto", "jax", "torch"]
+
+
+def load(
+    path: epath.PathLike,
+    *,
+    backend: Backend = "auto",
+    dtype: Literal["float32", "bfloat16"] | None = None,
+    mesh: MeshConfig | None = None,
+) -> Model:
+    """Returns the model of an HF directory or of WORKDIR[@STEP] of a training run.
+
+    Args:
+      backend: "jax" for GPT-NeoX (ours), "torch" for whatever `AutoModelForCausalLM` reads; "auto"
+        takes jax for a workdir and for an HF directory of model_type gpt_neox, else torch.
+      dtype: to compute in; None is float32 on a CPU and what the model was stored in elsewhere.
+      mesh: of the devices, for jax; None is one device.
+    Raises:
+      ValueError: there is no such model, or it is not one that the backend can run.
+    """
+    if backend == "auto":
+        config = epath.Path(path) / "config.json"
+        ours = not config.exists() or json.loads(config.read_text()).get("model_type") in (
+            "gpt_neox",
+            None,  # the description of a training run
+        )
+        backend = "jax" if ours else "torch"
+    if backend == "jax":
+        from eval.models import jax_neox
+
+        return jax_neox.load(path, dtype=dtype, mesh=mesh)
+    from eval.models import torch_hf
+
+    return torch_hf.load(path, dtype=dtype)

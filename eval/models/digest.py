@@ -1,0 +1,56 @@
+"""Tells models apart by what is in their files."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from etils import epath
+
+SMALL = 2**20  # bytes
+
+
+def of_hf(directory: Path) -> str:
+    """Returns 16 hex digits of the SHA-256 of an HF directory: names and whole contents of its
+    *.safetensors and *.json files, which hold weights, configuration and tokenizer."""
+    files = [*directory.glob("*.safetensors"), *directory.glob("*.json")]
+
+    def read(path: Path) -> bytes:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+
+    return _digest((path.name, read(path)) for path in sorted(files))
+
+
+def of_checkpoint(workdir: epath.Path, step: int) -> str:
+    """Returns 16 hex digits of the SHA-256 of a checkpoint and the tokenizer beside it.
+
+    Of files above 1 MiB only name and size are read: Orbax draws the names of its data files at
+    random, writes each once, and lists them in its small ones. So a copy keeps its digest, while a
+    checkpoint that is written a second time has another one.
+    """
+    directory = workdir / "checkpoints" / str(step)
+    files = [*sorted(_files(directory)), workdir / "tokenizer.json"]
+
+    def contents(path: epath.Path) -> bytes:
+        size = path.stat().length
+        is_whole = size <= SMALL or path.name == "tokenizer.json"
+        return path.read_bytes() if is_whole else str(size).encode()
+
+    return _digest(
+        (str(path.relative_to(workdir)), hashlib.sha256(contents(path)).digest()) for path in files
+    )
+
+
+def _files(directory: epath.Path) -> Iterator[epath.Path]:
+    for path in directory.iterdir():
+        if path.is_dir():
+            yield from _files(path)
+        else:
+            yield path
+
+
+def _digest(parts: Iterable[tuple[str, bytes]]) -> str:
+    digest = hashlib.sha256()
+    for name, content in parts:
+        digest.update(hashlib.sha256(name.encode()).digest() + content)
+    return digest.hexdigest()[:16]
