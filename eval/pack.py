@@ -22,9 +22,8 @@ import numpy as np
 from eval.request import Request
 
 SHORTEST_ROW = 64  # columns
-STEPS = 4  # row lengths in an octave: at most a fifth of a row is lost to rounding, and none is
-# lost where shorter pieces fill it
-NEW_SHAPE = 0.05  # a shape that is not compiled yet must be better by this part
+STEPS = 8  # row lengths in an octave: a ninth of a row is lost to rounding at most
+NEW_SHAPE = 0.1  # a shape that is not compiled yet must be better by this part
 
 
 class Piece(NamedTuple):
@@ -102,7 +101,7 @@ def row_lengths(longest: int) -> list[int]:
     """Returns the lengths a row may have, rising to `longest`.
 
     >>> row_lengths(200)
-    [64, 80, 96, 112, 128, 160, 192, 200]
+    [64, 72, 80, 88, 96, 104, 112, 120, 128, 144, 160, 176, 192, 200]
     """
     lengths, octave = [], SHORTEST_ROW
     while octave < longest:

@@ -15,6 +15,9 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+SMALLEST_BLOCK = 128  # queries of a masked call that are computed together
+MOST_BLOCKS = 8  # each is compiled by itself
+
 
 def attention(
     q_BTHK: jax.Array,
@@ -23,6 +26,7 @@ def attention(
     *,
     kernel: str,
     mask_BTS: jax.Array | None = None,
+    masks_later: bool = False,
 ) -> jax.Array:
     """Returns softmax(q k / sqrt(K)) v in q's dtype, out_BTHK; the softmax is float32.
 
@@ -30,9 +34,25 @@ def attention(
       kernel: "auto", "xla" or "cudnn".
       mask_BTS: true where a query may see a key; None is causal, for queries and keys of the same
         positions. Only xla takes a mask, so a masked call always runs on it.
+      masks_later: the mask shows no query a key of a higher index, so that nearly half of the work
+        is left out.
     Raises:
       ValueError: see `choose_kernel`.
     """
+    if mask_BTS is not None and masks_later:
+        T = q_BTHK.shape[1]
+        size = max(SMALLEST_BLOCK, -(-T // MOST_BLOCKS))
+        blocks = [
+            attention(
+                q_BTHK[:, start : start + size],
+                k_BSHK[:, : start + size],
+                v_BSHK[:, : start + size],
+                kernel=kernel,
+                mask_BTS=mask_BTS[:, start : start + size, : start + size],
+            )
+            for start in range(0, T, size)
+        ]
+        return jnp.concatenate(blocks, axis=1)
     if mask_BTS is not None:
         return jax.nn.dot_product_attention(
             q_BTHK, k_BSHK, v_BSHK, mask=mask_BTS[:, None], implementation="xla"

@@ -114,9 +114,14 @@ def read_weights(directory: Path, config: NeoxConfig, shardings: Any = None) -> 
     with contextlib.ExitStack() as stack:
         tensors = _open_tensors(directory, stack)
         _check_tensors(directory, tensors, config)
-        flat_shardings = None if shardings is None else flatten_dict(shardings, sep="/")
-        flat: dict[str, Any] = {}
-        for path in tqdm(TABLE, desc=f"reading {directory.name}", disable=None):
+    flat_shardings = None if shardings is None else flatten_dict(shardings, sep="/")
+    flat: dict[str, Any] = {}
+    # The largest first, while there is room for the copies that reading takes. Opened anew for
+    # each: what was read of a mapped file counts as memory of this process until it is closed.
+    largest_first = sorted(TABLE, key=lambda path: -math.prod(_our_shape(config, path)))
+    for path in tqdm(largest_first, desc=f"reading {directory.name}", disable=None):
+        with contextlib.ExitStack() as stack:
+            tensors = _open_tensors(directory, stack)
             read = functools.partial(_read_parameter, tensors, config, path)
             shape = _our_shape(config, path)
             if flat_shardings is None:
@@ -139,7 +144,8 @@ def _read_sharded(read: Any, shape: tuple[int, ...], sharding: jax.sharding.Shar
         assert index is not None
         return cached(tuple(cut.indices(size)[:2] for cut, size in zip(index, shape, strict=True)))
 
-    return jax.make_array_from_callback(shape, sharding, part)
+    # Waits, or the next is read while this one's copies are still there.
+    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))
 
 
 def _read_parameter(
@@ -151,7 +157,8 @@ def _read_parameter(
     """Returns the float32 block [start, end) x ... of a parameter."""
     entry = TABLE[path]
     if not path.startswith(LAYERS):
-        return _read_block(tensors[entry.name][1], config, entry, bounds).astype(np.float32)
+        block = _read_block(tensors[entry.name][1], config, entry, bounds)
+        return block.astype(np.float32, copy=False)
     (first, end), inner = bounds[0], bounds[1:]
     block = np.empty([stop - start for start, stop in bounds], np.float32)
     for n in range(first, end):

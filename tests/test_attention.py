@@ -94,3 +94,13 @@ def test_choice(kernel, head_dim, dtype, on, chosen):
 def test_what_cannot_run_raises(kernel, head_dim, dtype, on, message):
     with pytest.raises(ValueError, match=message):
         choose_kernel(kernel, head_dim, dtype, on)
+
+
+@pytest.mark.parametrize("length", [5, 128, 300, 1100], ids=str)
+def test_leaving_out_what_is_masked_changes_nothing(length: int):
+    q, k, v = random_qkv(length, length)
+    seen = np.random.default_rng(0).random((2, length, length)) < 0.5
+    mask = jnp.asarray((seen | np.eye(length, dtype=bool)) & np.tri(length, dtype=bool))
+    whole = attention(q, k, v, kernel="xla", mask_BTS=mask)
+    in_blocks = attention(q, k, v, kernel="xla", mask_BTS=mask, masks_later=True)
+    np.testing.assert_allclose(in_blocks, whole, atol=1e-5)

@@ -60,7 +60,7 @@ class Layout:
     """Rows that hold several texts: the position of each token, and what each may see."""
 
     positions_BT: jax.Array
-    mask_BTS: jax.Array  # true where token T may see token S
+    mask_BTS: jax.Array  # true where token T may see token S, never one further right
 
 
 def init_cache(config: NeoxConfig, mask_BS: jax.Array) -> KVCache:
@@ -140,7 +140,12 @@ class Attention(nn.Module):
                 jax.lax.dynamic_update_slice_in_dim(old, new, length, axis=1)
                 for old, new in zip(cache_kv, (k_BTHK, v_BTHK), strict=True)
             )
-        out_BTHK = attention(q_BTHK, k_BSHK, v_BSHK, kernel=c.attention, mask_BTS=mask_BTS)
+        out_BTHK = attention(
+            *(q_BTHK, k_BSHK, v_BSHK),
+            kernel=c.attention,
+            mask_BTS=mask_BTS,
+            masks_later=cache_kv is None,
+        )
         out_BTD = nn.DenseGeneral(
             c.d_model,
             axis=(-2, -1),

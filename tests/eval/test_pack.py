@@ -78,6 +78,14 @@ def test_few_shapes_and_little_padding() -> None:
     assert sum(piece.size for piece in pieces_of(batches)) > 0.93 * columns
 
 
+def test_row_lengths() -> None:
+    lengths = pack.row_lengths(2048)
+    assert (lengths[0], lengths[-1], len(lengths)) == (64, 2048, 41)
+    assert lengths == sorted(set(lengths))
+    assert pack.row_lengths(64) == [64]
+    assert pack.row_lengths(20) == [20]
+
+
 def test_arrays_of_a_batch() -> None:
     one, two = request(3, 1, 3, first=10), request(2, 2, first=50)
     batch = pack.Batch(10, ((pack.Piece(0, (0, 1), 3, 5), pack.Piece(1, (0,), 1, 2)), ()))
