@@ -238,9 +238,9 @@ def _invalid_rate(task: Task, cells: Sequence[Outcome], counts_RC: Counts) -> di
 
 
 def _histogram(task: Task, cells: Sequence[Outcome], counts_RC: Counts) -> dict[str, Values]:
-    predicted = _column(cells, "predicted")
     return {
-        f"predicted:{label}": _share(counts_RC, predicted == i, _all(cells))
+        f"{name}:{label}": _share(counts_RC, _column(cells, name) == i, _all(cells))
+        for name in ("predicted", "gold")
         for i, label in enumerate(task.labels)
     }
 

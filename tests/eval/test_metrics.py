@@ -103,6 +103,7 @@ def test_invalid_answers_are_wrong_and_counted() -> None:
     assert found["acc"].value == 0.5
     assert found["invalid_rate"].value == 0.5
     assert found["predicted:부정"].value == 0.25
+    assert found["gold:부정"].value == 0.5
     assert found["macro_f1"].value == pytest.approx(2 / 3)
 
 
