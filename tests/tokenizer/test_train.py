@@ -202,4 +202,4 @@ def test_several_languages_in_one_vocabulary(tmp_path: Path) -> None:
     for text in ["モデルの学習", "模型的训练", "ภาษาไทย", "bahasa", "ngôn ngữ"]:
         ids = tokenizer.encode(text).ids
         assert tokenizer.decode(ids) == text
-        assert len(ids) < len(text.encode()) / 2
+        assert len(ids) <= len(text.encode()) / 2
