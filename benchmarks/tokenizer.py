@@ -3,8 +3,8 @@
     python -m benchmarks.tokenizer --input='documents/*.parquet' --megabytes=50
 
 One and two processes take turns on the same text. Memory is that of fresh processes that train on
-a tenth of the text and on all of it: what each holds when the words are counted and at its peak
-says whether the counts or the merges take it. Appends to benchmarks/RESULTS.md.
+a tenth of the text and on all of it: what each holds when all text is read and at its peak
+says whether counting or merging takes it. Appends to benchmarks/RESULTS.md.
 """
 
 import json
@@ -28,7 +28,7 @@ _SEGMENTED_MB = 12  # a round: the start of workers, which is part of it, should
 
 def segmentation_rounds(file: str, processes: int, megabytes: float) -> Iterator[Row]:
     """Yields a row for each round over the first `megabytes` of a file, for ever."""
-    from tokenizer import segment
+    from tokenizer import segment, words
 
     texts: list[tuple[str, str]] = []
     size = 0
@@ -40,8 +40,7 @@ def segmentation_rounds(file: str, processes: int, megabytes: float) -> Iterator
     segment.morphemes("미리 읽어 둔다")  # the dictionary into memory
     while True:
         start = time.perf_counter()
-        for _ in segment.marked_all(texts, processes):
-            pass
+        words.count(texts, processes, most=1 << 20)
         yield {"seconds": time.perf_counter() - start, "bytes": size}
 
 
@@ -77,29 +76,29 @@ def _resident(field: str) -> float:
 
 
 def write_corpora(patterns: Sequence[str], folder: Path, megabytes: float) -> tuple[Path, Path]:
-    """Writes every tenth document and all of them, up to `megabytes`, taken from all over.
+    """Writes a tenth of `megabytes` and all of them, of documents taken from all over the input.
 
     Raises:
       ValueError: as `readers.documents`; the documents are fewer than `megabytes`.
     """
-    size = sum(len(d.text.encode()) for p in patterns for d in readers.documents(p))
+
+    def texts() -> Iterator[str]:
+        return (d.text for pattern in patterns for d in readers.documents(pattern))
+
+    size = sum(len(text.encode()) for text in texts())
     if size < megabytes * 1e6:
         raise ValueError(f"--input has {size / 1e6:.1f} MB, not --megabytes={megabytes:g}")
-    tenth, whole = folder / "tenth.jsonl", folder / "whole.jsonl"
-    share, taken = megabytes * 1e6 / size, 0.0
-    with tenth.open("w", encoding="utf-8") as few, whole.open("w", encoding="utf-8") as all_:
-        written = 0
-        for pattern in patterns:
-            for document in readers.documents(pattern):
-                taken += share
-                if taken < 1:
-                    continue
-                taken -= 1
-                line = json.dumps({"text": document.text}) + "\n"
-                all_.write(line)
-                if written % 10 == 0:
-                    few.write(line)
-                written += 1
+    paths = []
+    for name, share in {"tenth": 0.1e6 * megabytes / size, "whole": 1e6 * megabytes / size}.items():
+        paths.append(folder / f"{name}.jsonl")
+        read = written = 0.0
+        with paths[-1].open("w", encoding="utf-8") as file:
+            for text in texts():
+                read += len(text.encode())
+                if written < share * read:
+                    written += len(text.encode())
+                    file.write(json.dumps({"text": text}) + "\n")
+    tenth, whole = paths
     return tenth, whole
 
 
@@ -168,10 +167,10 @@ def report(timed: dict[int, list[Row]], trained: list[Row]) -> str:
         for row in trained
     ]
     growth = [
-        f"{whole['peak_mib'] / tenth['peak_mib']:.2f} times with {tenth['processes']}"
+        f"{whole['peak_mib'] / tenth['peak_mib']:.2f} (--processes={tenth['processes']})"
         for tenth, whole in zip(trained[::2], trained[1::2], strict=True)
     ]
-    columns = ["processes", "MB", "MB/s", "segment and count s", "merge s"]
+    columns = ["processes", "MB", "MB/s", "read and count s", "merge s"]
     return "\n".join(
         [
             record.table(["processes", "segmented MB/s", "a process", "spread"], segmented),
@@ -180,10 +179,10 @@ def report(timed: dict[int, list[Row]], trained: list[Row]) -> str:
             f"{len(ratios)} pairs, {min(ratios):.2f} to {max(ratios):.2f}; the start of workers "
             "counts).",
             "",
-            record.table([*columns, "MiB at start", "counted", "peak"], lines),
+            record.table([*columns, "MiB at start", "all read", "peak"], lines),
             "",
-            f"Ten times the text takes {', '.join(growth)} process(es) the memory; workers, of "
-            "constant size, not counted.",
+            f"Ten times the text takes {' and '.join(growth)} times the memory at the peak: that "
+            "of the program itself, in which MeCab is where --processes=1.",
         ]
     )
 

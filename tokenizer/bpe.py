@@ -73,7 +73,12 @@ def train(texts: Iterable[tuple[str, str]], recipe: Recipe, *, processes: int = 
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    counts = words.count(_prepared(texts, recipe), processes, blanks=not recipe.whitespace_runs)
+    counts = words.count(
+        _prepared(texts, recipe),
+        processes,
+        most=words.WORDS_AN_ID * recipe.vocab_size,
+        blanks=not recipe.whitespace_runs,
+    )
     _interruptibly(tokenizer.train_from_iterator, words.repeated(counts), trainer)
     _add(tokenizer, PII_SPECIALS, special=True)
     longest = range(recipe.whitespace_runs, 1, -1)

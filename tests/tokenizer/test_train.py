@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
+from benchmarks import child
+from benchmarks import tokenizer as tokenizer_benchmark
 from tokenizer import bpe, selection
 from tokenizer import train as training
 from tokenizer.recipes import RECIPES
@@ -203,3 +205,23 @@ def test_several_languages_in_one_vocabulary(tmp_path: Path) -> None:
         ids = tokenizer.encode(text).ids
         assert tokenizer.decode(ids) == text
         assert len(ids) <= len(text.encode()) / 2
+
+
+PETITIONS = MULTILINGUAL.parent / "petitions_ko" / "petitions.jsonl.gz"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PETITIONS.exists(), reason=f"no text at {PETITIONS}")
+def test_memory_grows_little_with_the_corpus(tmp_path: Path) -> None:
+    tenth, whole = tokenizer_benchmark.write_corpora([str(PETITIONS)], tmp_path, 12)
+    few, many = (
+        next(
+            child.rows(
+                "benchmarks.tokenizer:training",
+                {"file": str(file), "vocab_size": 30_000, "processes": 1},
+            )
+        )
+        for file in (tenth, whole)
+    )
+    assert many["bytes"] > 9 * few["bytes"]
+    assert many["peak_mib"] < 1.5 * few["peak_mib"]
