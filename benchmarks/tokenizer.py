@@ -9,6 +9,7 @@ says whether counting or merging takes it. Appends to benchmarks/RESULTS.md.
 
 import json
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -39,9 +40,10 @@ def segmentation_rounds(file: str, processes: int, megabytes: float) -> Iterator
             break
     segment.morphemes("미리 읽어 둔다")  # the dictionary into memory
     while True:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), _cpu_seconds()
         words.count(texts, processes, most=1 << 20)
-        yield {"seconds": time.perf_counter() - start, "bytes": size}
+        seconds = time.perf_counter() - start
+        yield {"seconds": seconds, "cpu_s": _cpu_seconds() - cpu, "bytes": size}
 
 
 def training(file: str, vocab_size: int, processes: int) -> Iterator[Row]:
@@ -68,6 +70,12 @@ def training(file: str, vocab_size: int, processes: int) -> Iterator[Row]:
     bpe.train(until_counted(), recipe, processes=processes)
     row.update(seconds=time.perf_counter() - start, peak_mib=_resident("VmHWM"))
     yield row
+
+
+def _cpu_seconds() -> float:
+    """Returns the time on a core of this process and of its workers that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def _resident(field: str) -> float:
@@ -149,6 +157,7 @@ def report(timed: dict[int, list[Row]], trained: list[Row]) -> str:
             n,
             f"{statistics.median(values):.2f}",
             f"{statistics.median(values) / n:.2f}",
+            f"{statistics.median(r['bytes'] / 1e6 / r['cpu_s'] for r in timed[n]):.2f}",
             f"{min(values):.2f} to {max(values):.2f}",
         ]
         for n, values in speeds.items()
@@ -173,7 +182,9 @@ def report(timed: dict[int, list[Row]], trained: list[Row]) -> str:
     columns = ["processes", "MB", "MB/s", "read and count s", "merge s"]
     return "\n".join(
         [
-            record.table(["processes", "segmented MB/s", "a process", "spread"], segmented),
+            record.table(
+                ["processes", "segmented MB/s", "a process", "a CPU second", "spread"], segmented
+            ),
             "",
             f"Two processes are {statistics.median(ratios):.2f} times as fast as one (median of "
             f"{len(ratios)} pairs, {min(ratios):.2f} to {max(ratios):.2f}; the start of workers "

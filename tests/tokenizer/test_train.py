@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer
 
-from benchmarks import child
+from benchmarks import child, record
 from benchmarks import tokenizer as tokenizer_benchmark
 from tokenizer import bpe, selection
 from tokenizer import train as training
@@ -178,10 +178,7 @@ def test_options_and_recipes_by_flag(tmp_path: Path) -> None:
     for arguments, message in [
         (["--recipe=east-asian"], "unknown --recipe 'east-asian'; did you mean east_asian?"),
         (["--recipe=romance"], f"--input={ko}: say its language, one of es, pt, fr, ro, it"),
-        (["--segmenter=mecab"], "unknown --segmenter 'mecab'; did you mean mecab-ko"),
         (["--segmenter=zh=jieba"], "unknown language in --segmenter=zh=jieba: 'zh'; known: ko"),
-        (["--source=law=1"], "unknown --source 'law'; known: ko"),
-        (["--special_token=user"], "--special_token=user: must look like <|user|> or [INST]"),
     ]:
         result = program(f"--input={ko}", f"--output={output}", "--processes=1", *arguments)
         assert result.returncode == 1
@@ -225,3 +222,17 @@ def test_memory_grows_little_with_the_corpus(tmp_path: Path) -> None:
     )
     assert many["bytes"] > 9 * few["bytes"]
     assert many["peak_mib"] < 1.5 * few["peak_mib"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PETITIONS.exists(), reason=f"no text at {PETITIONS}")
+def test_the_benchmark_runs_whole() -> None:
+    before = record.RESULTS.read_bytes()
+    command = [sys.executable, "-m", "benchmarks.tokenizer", "--smoke", "--megabytes=1"]
+    done = subprocess.run(
+        [*command, f"--input={PETITIONS}"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Two processes are" in done.stdout
+    assert "Ten times the text takes" in done.stdout
+    assert record.RESULTS.read_bytes() == before
