@@ -1,5 +1,9 @@
 """Adds tokens to a byte-level BPE tokenizer and rows to the model that knows it.
 
+    python -m polyglot_jax.extend --tokenizer=tokenizer.json --new_tokens=FILE --output=longer.json
+
+extends a tokenizer that no model knows yet; `polyglot_jax.convert` does both at once.
+
 The one idea: new merges come after all old ones, so a text is first cut as before and then some
 neighbours are joined. So old ids keep their meaning, every new token is a row of old ones, and the
 mean of their embeddings is the natural start of its own. A word that needs more than one join needs
@@ -8,15 +12,18 @@ the steps in between as tokens too; those are added with it.
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from absl import flags
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from tokenizers import Tokenizer, pre_tokenizers
 
+from polyglot_jax import cli
 from polyglot_jax.data.documents import check_lossless, token_table, tokenizer_for_documents
 
 ROWS = 128  # the rows of a model's vocabulary are a multiple of this, as GPT-NeoX pads them
@@ -88,6 +95,7 @@ def extend_tokenizer(
     special_tokens: Sequence[str] = (),
     *,
     skip_unusable: bool = False,
+    most_ids: int | None = None,
 ) -> Extension:
     """Returns a tokenizer that has the words and special tokens too, after its old ids.
 
@@ -96,6 +104,7 @@ def extend_tokenizer(
       words: joined by merges from what they were cut into before.
       special_tokens: found whole in any text, before anything else, as those of chat roles.
       skip_unusable: count words that the pre-tokenizer cuts, instead of refusing them.
+      most_ids: of the result; the words end before the first that does not fit. None: no limit.
     Raises:
       ValueError: not a lossless byte-level BPE; a word that the pre-tokenizer cuts, since no text
         would give it; a special token that is there already; nothing to add.
@@ -116,6 +125,9 @@ def extend_tokenizer(
         raise ValueError(f"{where}: special token {named!r} is there already, named twice or empty")
 
     first = max(vocab.values()) + 1
+    room = math.inf if most_ids is None else most_ids - first - len(special_tokens)
+    if room < 0:
+        raise ValueError(f"{where}: {most_ids} ids are too few; {first} are there already")
     merger = _Merger(old, frozenset(vocab))
     known = unusable = 0
     wanted = set()
@@ -130,11 +142,16 @@ def extend_tokenizer(
             unusable += 1
         elif token in vocab:
             known += 1
+        elif len(merger.tokens) + merger.missing(token) > room:
+            break
         else:
             wanted.add(token)
             merger.learn(token)
     if not wanted and not special_tokens:
-        raise ValueError(f"{where}: nothing to add; all {known} words are tokens already")
+        raise ValueError(
+            f"{where}: nothing to add; {known} words are tokens already and {unusable} can be none"
+            + (f", and the next does not fit {most_ids} ids" if room < math.inf else "")
+        )
     new = list(merger.tokens)
     vocab |= {token: first + i for i, token in enumerate([*new, *special_tokens])}
     old_style = bool(model["merges"]) and isinstance(model["merges"][0], str)
@@ -191,6 +208,10 @@ class _Merger:
             self.merges[pair] = len(self.merges)
             self.tokens["".join(pair)] = None
 
+    def missing(self, token: str) -> int:
+        """Returns how many tokens `learn` would add, at most."""
+        return len(self._cut(token)) - 1
+
     def _cut(self, token: str) -> list[str]:
         # No old merge joins a new token, so the old ones are done before the first new one.
         pieces = [piece.value for piece in self._old.model.tokenize(token)]
@@ -231,3 +252,32 @@ def _extend_rows(old_VD: np.ndarray, extension: Extension) -> np.ndarray:
     for i, pieces in enumerate(extension.pieces, first):
         new_VD[i] = old_VD[list(pieces)].mean(0, dtype=np.float64)
     return new_VD
+
+
+def main() -> None:
+    values = flags.FLAGS
+    tokenizer, output = epath.Path(values.tokenizer), epath.Path(values.output)
+    extension = extend_tokenizer(
+        tokenizer.read_bytes(),
+        str(tokenizer),
+        read_words(values.new_tokens) if values.new_tokens else (),
+        values.special_tokens,
+        skip_unusable=(values.new_tokens or "").endswith(".json"),
+        most_ids=values.vocab_size,
+    )
+    temporary = output.with_name(f".{output.name}.tmp")
+    temporary.write_bytes(extension.tokenizer_json)
+    temporary.replace(output)
+    print(f"{output}: {extension.summary()}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("tokenizer", None, "The tokenizer.json to extend.")
+    flags.DEFINE_string(
+        "new_tokens", None, "Words to add, one a line; or a tokenizer.json whose tokens are added."
+    )
+    flags.DEFINE_list("special_tokens", [], "Special tokens to add, as <|user|>, between commas.")
+    flags.DEFINE_integer("vocab_size", None, "Most ids of the result; no limit if not given.")
+    flags.DEFINE_string("output", None, "The tokenizer.json to write.")
+    flags.mark_flags_as_required(["tokenizer", "output"])
+    cli.run(main)
