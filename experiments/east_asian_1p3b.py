@@ -11,7 +11,7 @@ Tokens:   102,000 steps x 1,024 sequences x 2,048 = 213.9e9, as ko_1p3b. Of Mala
           13e9, several epochs of what CC-100 has: weigh it down where you have no more.
 Numbers:  ours; Polyglot's team named such a model as its next but published none. Shape, batch,
           steps, learning rate and all else but vocabulary and data: ko_1p3b. Vocabulary: the
-          recipe `east_asian` of tokenizer.train, 102,403 ids. Weights: the recipe's alpha, a share
+          recipe `east_asian` of tokenizer.train, 102,449 ids. Weights: the recipe's alpha, a share
           of the sequences that goes with the size of a language to the power of 0.3 (XLM-R, arXiv
           1911.02116; mT5, arXiv 2010.11934). Sizes: CC-100 in GiB (XLM-R, table 6):
           ko 54.2, zh 63.5, ja 69.3, id 148.3, ms 8.5, vi 137.3, th 71.7, en 300.8. Replace them by
@@ -32,7 +32,7 @@ from polyglot_jax.config import (
 experiment = Experiment(
     name="east_asian_1p3b",
     model=NeoxConfig(
-        vocab_size=102_528,  # 102,403 padded to a multiple of 128
+        vocab_size=102_528,  # 102,449 padded to a multiple of 128
         num_layers=24,
         d_model=2048,
         num_heads=16,

@@ -1,4 +1,4 @@
-r"""A Romance model of 1,413,599,232 parameters, in five languages.
+r"""A Romance model of 1,414,123,520 parameters, in five languages.
 
 Spanish, Portuguese, French, Romanian and Italian.
 
@@ -11,7 +11,7 @@ Tokens:   102,000 steps x 1,024 sequences x 2,048 = 213.9e9, as ko_1p3b. CC-100 
           fewer in these languages: bring more text, or lower train.steps.
 Numbers:  ours; Polyglot's team named such a model as its next but published none. Shape, batch,
           steps, learning rate and all else but vocabulary and data: ko_1p3b. Vocabulary: the
-          recipe `romance` of tokenizer.train, 50,003 ids. Weights: the recipe's alpha, a share of
+          recipe `romance` of tokenizer.train, 50,049 ids. Weights: the recipe's alpha, a share of
           the sequences that goes with the size of a language to the power of 0.3 (XLM-R, arXiv
           1911.02116; mT5, arXiv 2010.11934). Sizes: CC-100 in GiB (XLM-R, table 6):
           es 53.3, pt 49.1, fr 56.8, ro 61.4, it 30.2. Replace them by those of your corpus.
@@ -31,7 +31,7 @@ from polyglot_jax.config import (
 experiment = Experiment(
     name="romance_1p3b",
     model=NeoxConfig(
-        vocab_size=50_048,  # 50,003 padded to a multiple of 128
+        vocab_size=50_176,  # 50,049 padded to a multiple of 128
         num_layers=24,
         d_model=2048,
         num_heads=16,

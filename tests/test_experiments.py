@@ -7,6 +7,7 @@ import pytest
 
 from polyglot_jax import config
 from polyglot_jax.models import neox
+from tokenizer.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if p.stem != "__init__")
@@ -51,7 +52,7 @@ def test_published_runs_keep_their_length(name: str) -> None:
 
 OURS = {  # parameters of the shapes that nobody has published
     "east_asian_1p3b": 1_628_557_312,
-    "romance_1p3b": 1_413_599_232,
+    "romance_1p3b": 1_414_123_520,
     "ko_40b": 39_152_664_576,
 }
 
@@ -74,13 +75,13 @@ CC_100 = {  # GiB of text: XLM-R, arXiv 1911.02116, table 6; Chinese in both scr
 
 @pytest.mark.parametrize("recipe", ["east_asian", "romance"])
 def test_mixtures_are_as_their_recipe_says(recipe: str) -> None:
-    from tokenizer.recipes import RECIPES
-
+    made = RECIPES[recipe]
     experiment = config.load_experiment(f"{recipe}_1p3b")
     sources = experiment.data.plan[0].sources
-    assert [Path(source.path).name for source in sources] == list(RECIPES[recipe].languages)
-    alpha = RECIPES[recipe].alpha
-    powers = [CC_100[language] ** alpha for language in RECIPES[recipe].languages]
+    assert [Path(source.path).name for source in sources] == list(made.segmenters)
+    powers = [CC_100[language] ** made.alpha for language in made.segmenters]
     for source, power in zip(sources, powers, strict=True):
         assert source.weight == pytest.approx(power / sum(powers), abs=1e-3)
-    assert 0 <= experiment.model.vocab_size - (RECIPES[recipe].vocab_size + 3) < 128
+    num_ids = made.vocab_size + 3 + 2 * (made.whitespace_runs - 1)  # masks; blanks and newlines
+    assert f"{num_ids:,} ids" in (ROOT / "experiments" / f"{recipe}_1p3b.py").read_text()
+    assert 0 <= experiment.model.vocab_size - num_ids < 128
