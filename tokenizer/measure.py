@@ -104,13 +104,17 @@ def measure(
     subjects: Sequence[Subject],
     documents: Iterable[readers.Document],
     gold: Iterable[boundaries.GoldSentence] = (),
+    *,
+    segmenter: str = "mecab-ko",
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Returns the content of measure.json, and how often each tokenizer used each id.
 
+    Args:
+      segmenter: of `segment.SEGMENTERS`, what finds the morphemes.
     Raises:
-      ValueError: the documents hold no text; MeCab is not installed.
+      ValueError: the documents hold no text; the segmenter is not installed.
     """
-    segment.tagger()
+    segment.load(segmenter)
     tallies = [Tally(np.zeros(len(subject.table), np.int64)) for subject in subjects]
     totals = {"documents": 0, "bytes": 0, "characters": 0, "eojeols": 0}
     with tqdm(desc="measure", unit="B", unit_scale=True, disable=None) as bar:
@@ -118,7 +122,7 @@ def measure(
             text, data = document.text, document.text.encode()
             if not data:
                 continue
-            morphemes = boundaries.morphemes_of(data, segment.morphemes(text))
+            morphemes = boundaries.morphemes_of(data, segment.morphemes(text, segmenter))
             for subject, tally in zip(subjects, tallies, strict=True):
                 _add(subject, tally, document, morphemes)
             totals["documents"] += 1
@@ -131,6 +135,7 @@ def measure(
     treebank = _compare_gold(subjects, tallies, gold)
     return {
         "format": FORMAT,
+        "segmenter": segmenter,
         "text": totals,
         "gold": treebank,
         "tokenizers": [
@@ -203,7 +208,7 @@ def _result(
         "tokens_per_eojeol": tokens / max(1, totals["eojeols"]),
         "characters_per_token": totals["characters"] / tokens,
         "mb_per_second": totals["bytes"] / 1e6 / max(1e-9, tally.seconds),
-        "mecab": boundaries.scores(tally.boundaries + empty),
+        "morphemes": boundaries.scores(tally.boundaries + empty),
         "gold": boundaries.scores(tally.gold + empty) if has_gold else None,
         "vocabulary": vocabulary_use.describe(subject.tokenizer, subject.table),
         "use": vocabulary_use.usage(subject.tokenizer, subject.table, tally.used),
@@ -229,12 +234,13 @@ def main() -> None:
     subjects = load(values.tokenizer)
     gold = boundaries.read_conllu(values.gold) if values.gold else ()
     output.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is found first
-    measured, used = measure(subjects, _documents(values.input), gold)
+    segmenter = values.segmenter
+    measured, used = measure(subjects, _documents(values.input), gold, segmenter=segmenter)
     report.write(output / "measure.json", json.dumps(measured, indent=2, ensure_ascii=False) + "\n")
     examples = [
         (
             text,
-            [piece.encode() for piece in segment.morphemes(text)],
+            [piece.encode() for piece in segment.morphemes(text, segmenter)],
             [cuts(s, text) for s in subjects],
         )
         for text in measure_page.EXAMPLES
@@ -259,6 +265,9 @@ if __name__ == "__main__":
     )
     flags.DEFINE_string(
         "gold", None, "Korean treebank in CoNLL-U whose lemmas are morphemes (UD Korean-GSD)."
+    )
+    flags.DEFINE_enum(
+        "segmenter", "mecab-ko", list(segment.SEGMENTERS), "What finds the morphemes of --input."
     )
     flags.DEFINE_string("output", None, "Directory for measure.json and measure.html.")
     flags.mark_flags_as_required(["tokenizer", "input", "output"])

@@ -38,9 +38,15 @@ ROWS: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("bytes per token", lambda r: _number(r["bytes_per_token"])),
     ("tokens per eojeol", lambda r: _number(r["tokens_per_eojeol"])),
     ("characters per token", lambda r: _number(r["characters_per_token"])),
-    ("MeCab boundaries that are token boundaries", lambda r: _percent(r["mecab"]["all"]["recall"])),
+    (
+        "morpheme boundaries that are token boundaries",
+        lambda r: _percent(r["morphemes"]["all"]["recall"]),
+    ),
     *(
-        (f"\u2003{where}: {name}", lambda r, e=region, n=name: _percent(r["mecab"][e][n.lower()]))
+        (
+            f"\u2003{where}: {name}",
+            lambda r, e=region, n=name: _percent(r["morphemes"][e][n.lower()]),
+        )
         for region, where in (("eojeol", "inside eojeols"), ("hangul", "between syllables"))
         for name in ("recall", "precision", "F1")
     ),
@@ -106,6 +112,7 @@ def page(measured: dict[str, Any], used: Sequence[np.ndarray], examples: Example
     names = [result["name"] for result in measured["tokenizers"]]
     about = (
         f"{text['documents']:,} documents, {text['bytes']:,} bytes, {text['eojeols']:,} eojeols."
+        + f" Morphemes by {measured['segmenter']}."
         + (
             f" Gold morphemes: {gold['sentences']:,} sentences, {gold['words']:,} words, of which "
             f"{gold['contracted_words']:,} are contracted and left out."
@@ -121,7 +128,9 @@ def page(measured: dict[str, Any], used: Sequence[np.ndarray], examples: Example
         report.section("How to read it", *_NOTES),
         report.section("Length and morphemes", report.image(_trade_off(measured), _TRADE_OFF)),
         report.section("Use of the vocabulary", report.image(_ranks(names, used), _RANKS)),
-        report.section("The same sentences", *_cut_examples(names, examples)),
+        report.section(
+            "The same sentences", *_cut_examples(measured["segmenter"], names, examples)
+        ),
         report.section("Tokens of no use", *_waste(measured)),
         report.section("Losslessness", *_failures(measured)),
     )
@@ -137,7 +146,7 @@ _NOTES = (
     "A token that was never used may serve another text. An unreachable one serves none.",
 )
 _TRADE_OFF = (
-    "Left: agreement with MeCab between Hangul syllables against bytes per token, both better "
+    "Left: agreement with morphemes between Hangul syllables against bytes per token, both better "
     "where larger. Right: what it is made of, and the same for gold morphemes."
 )
 _RANKS = "How often each token occurs, by rank; a curve that falls early leaves tokens unused"
@@ -147,14 +156,14 @@ def _trade_off(measured: dict[str, Any]) -> Any:
     drawn, (left, right) = report.figure(1, 2, width=10, height=4.4)
     results = measured["tokenizers"]
     for i, result in enumerate(results):
-        f1 = result["mecab"]["hangul"]["f1"]
+        f1 = result["morphemes"]["hangul"]["f1"]
         if f1 is not None:
             left.scatter(result["bytes_per_token"], 100 * f1, s=60, color=f"C{i}")
     left.set_xlabel("bytes per token")
     left.set_ylabel("F1 between syllables, %")
     left.margins(0.25)
     left.grid(alpha=0.3)
-    kinds = [("mecab", "recall"), ("mecab", "precision")]
+    kinds = [("morphemes", "recall"), ("morphemes", "precision")]
     kinds += [("gold", "recall"), ("gold", "precision")] if measured["gold"] else []
     width = 0.8 / len(results)
     for i, result in enumerate(results):
@@ -182,10 +191,10 @@ def _ranks(names: Sequence[str], used: Sequence[np.ndarray]) -> Any:
     return drawn
 
 
-def _cut_examples(names: Sequence[str], examples: Examples) -> list[Markup]:
+def _cut_examples(segmenter: str, names: Sequence[str], examples: Examples) -> list[Markup]:
     parts = [Markup("<p class='note'>Grey numbers: tokens that share one character.</p>")]
     for text, morphemes, cuts in examples:
-        rows = [("MeCab", len(morphemes), coloured(morphemes))]
+        rows = [(segmenter, len(morphemes), coloured(morphemes))]
         rows += [
             (name, len(tokens), coloured(tokens)) for name, tokens in zip(names, cuts, strict=True)
         ]

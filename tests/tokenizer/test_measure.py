@@ -15,7 +15,7 @@ from tokenizer import measure, measure_page
 
 pytest.importorskip("MeCab", reason="MeCab is not installed (extra: tokenizer)")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = "아버지가 방에 들어가셨다.\n나는 학교에 갔다."
 
 
@@ -43,12 +43,22 @@ def test_figures(tmp_path: Path) -> None:
     (result,) = measured["tokenizers"]
     assert (result["tokens"], result["bytes_per_token"]) == (size, 1)
     assert result["tokens_per_eojeol"] == size / 7
-    assert result["mecab"]["all"]["recall"] == 1
-    assert 0 < result["mecab"]["hangul"]["precision"] < 0.5
+    assert result["morphemes"]["all"]["recall"] == 1
+    assert 0 < result["morphemes"]["hangul"]["precision"] < 0.5
     assert result["gold"] is None
     assert result["not_lossless_documents"] == 0
     assert result["use"]["byte_fallback_bytes"] > 0.8
     assert used.sum() == size
+
+
+def test_another_segmenter(tmp_path: Path) -> None:
+    subjects = measure.load([save(bytes_only(), tmp_path / "bytes.json")])
+    counts = {}
+    for segmenter in ("none", "scripts"):
+        measured, _ = measure.measure(subjects, documents("漢字と仮名abc"), segmenter=segmenter)
+        assert measured["segmenter"] == segmenter
+        counts[segmenter] = measured["tokenizers"][0]["morphemes"]["all"]["morpheme_boundaries"]
+    assert counts["none"] == 0 < counts["scripts"]
 
 
 def test_names(tmp_path: Path) -> None:
@@ -166,6 +176,6 @@ def test_the_published_tokenizer_finds_morphemes(shared_data: Path) -> None:
     subjects = measure.load([str(shared_data / "polyglot_tokenizer")])
     measured, _ = measure.measure(subjects, documents(*texts))
     (result,) = measured["tokenizers"]
-    assert 0.95 < result["mecab"]["all"]["recall"] < 0.99
-    assert result["mecab"]["hangul"]["f1"] > 0.85
+    assert 0.95 < result["morphemes"]["all"]["recall"] < 0.99
+    assert result["morphemes"]["hangul"]["f1"] > 0.85
     assert 4.3 < result["bytes_per_token"] < 5.0
