@@ -30,13 +30,13 @@ from polyglot_jax.tokens import END_OF_TEXT
 
 def main() -> None:
     values = flags.FLAGS
-    changes = values.new_tokens or values.special_tokens or values.chat_template
+    changes = values.new_tokens or values.special_token or values.chat_template
     to_hf = bool(values.checkpoint) != bool(values.hf and changes)
     to_orbax = values.hf and not (values.checkpoint or changes)
     if not (to_hf if values.to == "hf" else to_orbax):
         raise ValueError(
             "give --to=hf --checkpoint=WORKDIR, or --to=orbax --hf=DIR, or --to=hf --hf=DIR with "
-            "--new_tokens, --special_tokens or --chat_template"
+            "--new_tokens, --special_token or --chat_template"
         )
     _check_free(values.output)  # before minutes of reading
     if values.to == "orbax":
@@ -66,12 +66,12 @@ def _to_hf(values: Any) -> None:
     elif _is_workdir(directory):  # what is none, restore_params says better
         _read_tokenizer(tokenizer)
     extension = None
-    if values.new_tokens or values.special_tokens:
+    if values.new_tokens or values.special_token:
         extension = extend.extend_tokenizer(
             tokenizer.read_bytes(),
             str(tokenizer),
             extend.read_words(values.new_tokens) if values.new_tokens else (),
-            values.special_tokens,
+            values.special_token,
             skip_unusable=(values.new_tokens or "").endswith(".json"),
         )
         print(extension.summary())
@@ -298,8 +298,10 @@ if __name__ == "__main__":
         "With --to=hf: words to add to the vocabulary, one a line; or a tokenizer.json whose "
         "tokens are added.",
     )
-    flags.DEFINE_list(
-        "special_tokens", [], "With --to=hf: special tokens to add, as <|user|>, between commas."
+    flags.DEFINE_multi_string(
+        "special_token",
+        [],
+        "With --to=hf: a special token to add, such as <|user|>. May be repeated.",
     )
     flags.DEFINE_string("chat_template", None, "With --to=hf: a Jinja file, written beside.")
     flags.mark_flags_as_required(["to", "output"])

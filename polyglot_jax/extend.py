@@ -13,6 +13,7 @@ the steps in between as tokens too; those are added with it.
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,11 +119,15 @@ def extend_tokenizer(
     vocab: dict[str, int] = model["vocab"]
     # As tokenizers reads a file, an added token outside the vocabulary gets a number by its size,
     # which would now be another.
-    vocab |= {token["content"]: token["id"] for token in values["added_tokens"]}
+    added = {token["content"]: token["id"] for token in values["added_tokens"]}
+    vocab |= added
+    for special in special_tokens:
+        if not re.fullmatch(r"[<\[]\S*\w\S*[>\]]", special):  # a word would be one in any text
+            raise ValueError(f"special token {special!r} must look like <|user|> or [INST]")
     taken = [token for token in special_tokens if token in vocab or token in words]
-    if taken or len(set(special_tokens)) < len(special_tokens) or "" in special_tokens:
+    if taken or len(set(special_tokens)) < len(special_tokens):
         named = taken[0] if taken else ", ".join(special_tokens)
-        raise ValueError(f"{where}: special token {named!r} is there already, named twice or empty")
+        raise ValueError(f"{where}: special token {named!r} is there already or named twice")
 
     first = max(vocab.values()) + 1
     room = math.inf if most_ids is None else most_ids - first - len(special_tokens)
@@ -140,7 +145,7 @@ def extend_tokenizer(
                     "give its parts, or a special token"
                 )
             unusable += 1
-        elif token in vocab:
+        elif token in vocab or word in added:
             known += 1
         elif len(merger.tokens) + merger.missing(token) > room:
             break
@@ -261,7 +266,7 @@ def main() -> None:
         tokenizer.read_bytes(),
         str(tokenizer),
         read_words(values.new_tokens) if values.new_tokens else (),
-        values.special_tokens,
+        values.special_token,
         skip_unusable=(values.new_tokens or "").endswith(".json"),
         most_ids=values.vocab_size,
     )
@@ -276,7 +281,9 @@ if __name__ == "__main__":
     flags.DEFINE_string(
         "new_tokens", None, "Words to add, one a line; or a tokenizer.json whose tokens are added."
     )
-    flags.DEFINE_list("special_tokens", [], "Special tokens to add, as <|user|>, between commas.")
+    flags.DEFINE_multi_string(
+        "special_token", [], "A special token to add, such as <|user|>. May be repeated."
+    )
     flags.DEFINE_integer("vocab_size", None, "Most ids of the result; no limit if not given.")
     flags.DEFINE_string("output", None, "The tokenizer.json to write.")
     flags.mark_flags_as_required(["tokenizer", "output"])

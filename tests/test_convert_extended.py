@@ -30,7 +30,11 @@ def directories(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     (root / "chat.jinja").write_text(CHAT)
     done = run(
         *("--to=hf", f"--hf={root / 'old'}", f"--output={root / 'new'}"),
-        *(f"--new_tokens={root / 'words.txt'}", "--special_tokens=<|user|>,<|bot|>"),
+        *(
+            f"--new_tokens={root / 'words.txt'}",
+            "--special_token=<|user|>",
+            "--special_token=<|bot|>",
+        ),
         f"--chat_template={root / 'chat.jinja'}",
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -102,7 +106,7 @@ def test_the_card_says_so(directories: tuple[Path, Path]) -> None:
 def test_a_second_extension_keeps_the_template(directories: tuple[Path, Path], tmp_path) -> None:
     done = run(
         *("--to=hf", f"--hf={directories[1]}", f"--output={tmp_path / 'again'}"),
-        *("--special_tokens=<|system|>", "--dtype=bfloat16"),
+        *("--special_token=<|system|>", "--dtype=bfloat16"),
     )
     assert (done.returncode, done.stderr) == (0, "")
     again = AutoTokenizer.from_pretrained(tmp_path / "again")
@@ -116,9 +120,9 @@ def test_a_second_extension_keeps_the_template(directories: tuple[Path, Path], t
     ("arguments", "message"),
     [
         (("--to=hf", "--hf={old}"), "give --to=hf --checkpoint=WORKDIR, or"),
-        (("--to=orbax", "--hf={old}", "--special_tokens=a"), "give --to=hf"),
+        (("--to=orbax", "--hf={old}", "--special_token=<a>"), "give --to=hf"),
         (("--to=hf", "--hf={old}", "--new_tokens={tmp}/none.txt"), "none.txt"),
-        (("--to=hf", "--hf={old}", "--special_tokens=<|sep|>"), "'<|sep|>' is there already"),
+        (("--to=hf", "--hf={old}", "--special_token=<|sep|>"), "'<|sep|>' is there already"),
         (("--to=hf", "--hf={old}", "--chat_template={old}/config.json"), "Jinja template of"),
     ],
 )

@@ -147,6 +147,7 @@ def test_words_from_a_file(tmp_path: Path) -> None:
         (["두 낱말"], [], r"^x: '두 낱말' can be no token, since its pre-tokenizer cuts it; "),
         (["가"], ["<|tel|>"], r"special token '<\|tel\|>' is there already"),
         (["가"], ["<|a|>", "<|a|>"], "named twice"),
+        (["가"], ["나"], r"special token '나' must look like <\|user\|>"),
         (["a"], [], "nothing to add; 1 words are tokens already"),
     ],
 )
