@@ -81,7 +81,7 @@ define make_environment
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "error: $(PYTHON) has no venv" \
 		"module (Debian: apt install python3-venv)" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(1)
-	$(1)/bin/python -m pip install --quiet --require-hashes -r $(2)
+	$(1)/bin/python -m pip install --quiet --no-deps --require-hashes -r $(2)
 	$(if $(3),$(1)/bin/python -m pip install --quiet $(3))
 	$(1)/bin/python -m pip check
 	$(1)/bin/python -c 'import os, sysconfig; \

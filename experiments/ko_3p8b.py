@@ -55,6 +55,7 @@ experiment = Experiment(
         accumulation=32,
         eval_every=1000,
         checkpoint_every=1000,
+        keep_every=10_000,  # the original had to go back to earlier ones by hand
     ),
     mesh=MeshConfig(fsdp=8),
 )

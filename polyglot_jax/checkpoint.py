@@ -3,6 +3,8 @@
 WORKDIR/checkpoints/STEP holds two items: `state`, the TrainState with named paths, and `metadata`,
 a JSON object with the format version, the step, the resolved experiment, the fingerprint of the
 data, and where the code came from. A step directory appears under its name only when it is whole.
+
+    python -m polyglot_jax.checkpoint --list=WORKDIR
 """
 
 import functools
@@ -17,8 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import flags
 from etils import epath
 
+from polyglot_jax import cli, selection
 from polyglot_jax.cli import one_line
 from polyglot_jax.config import Experiment, NeoxConfig, model_from_dict, to_dict
 from polyglot_jax.step import TrainState, family
@@ -27,8 +31,15 @@ FORMAT_VERSION = 1
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorstore", "numpy")
 
 
-def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
-    """Opens the checkpoints of a run for writing; the newest `keep` are kept. Close it at the end.
+def main() -> None:
+    workdir = epath.Path(flags.FLAGS.list)
+    find_step(workdir)  # there is something to list
+    print(selection.overview(workdir, _complete_steps(workdir)))
+    print(f"drawn in {workdir / 'checkpoints.png'}")
+
+
+def open_manager(workdir: epath.PathLike, keep: selection.Keep) -> ocp.CheckpointManager:
+    """Opens the checkpoints of a run for writing; those of `keep` are kept. Close it at the end.
 
     Raises:
       OSError: the directory cannot be made.
@@ -37,7 +48,9 @@ def open_manager(workdir: epath.PathLike, keep: int) -> ocp.CheckpointManager:
     directory.mkdir(parents=True, exist_ok=True)
     return ocp.CheckpointManager(
         directory,
-        options=ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True),
+        options=ocp.CheckpointManagerOptions(
+            preservation_policy=keep, enable_async_checkpointing=True
+        ),
     )
 
 
@@ -67,6 +80,20 @@ def finish(manager: ocp.CheckpointManager) -> None:
 def latest_step(workdir: epath.PathLike) -> int | None:
     """Returns the newest complete step of a run, None if there is none."""
     return max(_complete_steps(workdir), default=None)
+
+
+def find_step(workdir: epath.PathLike, name: str = selection.NEWEST) -> int:
+    """Returns the step of a complete checkpoint: by number, "newest", "best" or a tag.
+
+    Raises:
+      ValueError: there is no complete checkpoint, or none of that name.
+    """
+    steps = _complete_steps(workdir)
+    if not steps:
+        raise ValueError(
+            f"no complete checkpoint in {_directory(workdir)}: is {workdir} the --workdir of a run?"
+        )
+    return selection.choose(workdir, steps, name)
 
 
 def restore(workdir: epath.PathLike, step: int, abstract: TrainState) -> TrainState:
@@ -108,15 +135,7 @@ def restore_params(
     Raises:
       ValueError: no such complete checkpoint, or it is damaged.
     """
-    steps = sorted(_complete_steps(workdir))
-    if not steps:
-        raise ValueError(
-            f"no complete checkpoint in {_directory(workdir)}: is {workdir} the --workdir of a run?"
-        )
-    step = steps[-1] if step is None else step
-    if step not in steps:
-        listed = ", ".join(map(str, steps))
-        raise ValueError(f"no checkpoint of step {step} in {workdir}; there are {listed}")
+    step = find_step(workdir, selection.NEWEST if step is None else str(step))
     metadata = read_metadata(workdir, step)
     model = model_from_dict(metadata["model"])
     params = jax.eval_shape(lambda: family(model).init(model, jax.random.key(0)))
@@ -147,7 +166,7 @@ def save_params(workdir: epath.PathLike, model: NeoxConfig, params: Any) -> None
     Raises:
       OSError: the directory cannot be written.
     """
-    manager = open_manager(workdir, keep=1)
+    manager = open_manager(workdir, selection.Keep())
     metadata = {"format_version": FORMAT_VERSION, "step": 0, "model": to_dict(model)}
     save(manager, {"params": params}, metadata | provenance())
     finish(manager)
@@ -213,3 +232,9 @@ def _storage_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
             f"cannot write a checkpoint to {manager.directory} "
             f"({type(error).__name__}: {one_line(error)[:300]})"
         ) from error
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("list", None, "Workdir of the run whose checkpoints are shown.")
+    flags.mark_flag_as_required("list")
+    cli.run(main)

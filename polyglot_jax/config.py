@@ -114,6 +114,8 @@ class TrainConfig:
     eval_sequences: int = 512  # held-out sequences per evaluation, over all sources
     checkpoint_every: int = 1000  # steps
     keep_checkpoints: int = 3  # newest
+    keep_best: int | None = 1  # of the lowest held-out bits per byte, beside the newest
+    keep_every: int | None = None  # steps; the checkpoints of its multiples stay for good
     init_from: str | None = None  # HF directory whose weights start the run
 
 
@@ -247,7 +249,8 @@ def validate(experiment: Experiment) -> None:
         "optimizer": ("learning_rate", "decay_steps", "clip_norm", "eps"),
         "train": (
             *("steps", "batch_size", "accumulation", "log_every", "eval_every"),
-            *("eval_sequences", "checkpoint_every", "keep_checkpoints"),
+            *("eval_sequences", "checkpoint_every"),
+            *("keep_checkpoints", "keep_best", "keep_every"),
         ),
         "mesh": ("data", "fsdp", "tensor"),
     }

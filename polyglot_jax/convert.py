@@ -1,6 +1,6 @@
 """Converts between training checkpoints and the directories of transformers.
 
-    python -m polyglot_jax.convert --to=hf --checkpoint=WORKDIR[@STEP] --output=DIR
+    python -m polyglot_jax.convert --to=hf --checkpoint=WORKDIR[@STEP|@best] --output=DIR
     python -m polyglot_jax.convert --to=orbax --hf=DIR --output=DIR
     python -m polyglot_jax.convert --to=hf --hf=DIR --new_tokens=FILE --output=DIR
 
@@ -127,12 +127,18 @@ def load_model(path: epath.PathLike) -> tuple[NeoxConfig, Any, epath.Path]:
 
 
 def split_step(path: epath.PathLike) -> tuple[epath.Path, int | None]:
-    """Splits WORKDIR[@STEP]; None is the newest step. A directory of that very name goes first."""
-    workdir, _, step = os.fspath(path).rpartition("@")
-    if workdir and step.isdecimal() and not epath.Path(path).exists():
-        return epath.Path(workdir), int(step)
-    if workdir and re.fullmatch(r"\w+", step) and not epath.Path(path).exists():
-        raise ValueError(f"{path}: no such directory; after @ only the number of a step may stand")
+    """Splits WORKDIR[@NAME]: a step, "best" or a tag. None is the newest step.
+
+    A directory of that very name goes first.
+
+    Raises:
+      ValueError: the run has no such checkpoint.
+    """
+    workdir, _, name = os.fspath(path).rpartition("@")
+    if workdir and re.fullmatch(r"\w+", name) and not epath.Path(path).exists():
+        if name.isdecimal():  # what is missing, the reader says
+            return epath.Path(workdir), int(name)
+        return epath.Path(workdir), checkpoint.find_step(workdir, name)
     return epath.Path(path), None
 
 

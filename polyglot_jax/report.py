@@ -68,11 +68,11 @@ def figure(
 
 def image(drawn: Figure, alt: str) -> Markup:
     """Returns a figure as HTML that carries its pixels; `alt` is its caption too."""
-    png = base64.b64encode(_png(drawn)).decode()
+    data = base64.b64encode(png(drawn)).decode()
     return Markup(
         '<figure><img alt="{0}" src="data:image/png;base64,{1}"><figcaption>{0}</figcaption>'
         "</figure>"
-    ).format(alt, png)
+    ).format(alt, data)
 
 
 def table(
@@ -175,10 +175,11 @@ def plot_run(workdir: epath.PathLike) -> epath.Path:
         axis.grid(alpha=0.3)
     axes[0].legend()
     axes[-1].set_xlabel("step")
-    return write(epath.Path(workdir) / "curve.png", _png(drawn))
+    return write(epath.Path(workdir) / "curve.png", png(drawn))
 
 
-def _png(drawn: Figure) -> bytes:
+def png(drawn: Figure) -> bytes:
+    """Returns a figure as the bytes of a PNG."""
     buffer = io.BytesIO()
     drawn.savefig(buffer, dpi=120, format="png")
     return buffer.getvalue()

@@ -7,6 +7,9 @@ curve.png.
 
 import dataclasses
 import json
+import shlex
+import signal
+import sys
 from contextlib import nullcontext
 
 import jax
@@ -14,7 +17,7 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from polyglot_jax import checkpoint, cli, hf_config, report
+from polyglot_jax import checkpoint, cli, hf_config, report, selection
 from polyglot_jax.attention import choose_kernel
 from polyglot_jax.config import Experiment, from_dict, load_experiment, to_dict
 from polyglot_jax.convert import load_hf, read_hf_config
@@ -24,6 +27,7 @@ from polyglot_jax.data.resume import check_same
 from polyglot_jax.evaluate import evaluate
 from polyglot_jax.mesh import local_rows, make_mesh, put_batch
 from polyglot_jax.metrics import RunLog
+from polyglot_jax.signals import Stop
 from polyglot_jax.step import (
     TrainState,
     abstract_state,
@@ -43,12 +47,17 @@ def main() -> None:
         jax.distributed.initialize()
     elif values.coordinator:
         jax.distributed.initialize(values.coordinator, values.num_processes, values.process_id)
-    train(experiment, epath.Path(values.workdir), values.steps or experiment.train.steps)
+    last_step = values.steps or experiment.train.steps
+    if stopped := train(experiment, epath.Path(values.workdir), last_step):
+        print(f"to go on: {shlex.join(sys.orig_argv)}", flush=True)
+        sys.exit(128 + stopped)
 
 
-def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
+def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal.Signals | None:
     """Runs the experiment up to `last_step` updates.
 
+    Returns:
+      The signal that stopped it earlier, its last step saved; None at the end.
     Raises:
       ValueError: the mesh does not fit the devices, the data is missing or damaged, or the workdir
         holds something else than this run.
@@ -97,7 +106,15 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
         metadata = checkpoint.read_metadata(workdir, start)
         check_same_run(from_dict(metadata["experiment"]), experiment)
         check_same(metadata["data"], data.fingerprint(), start)
-    manager = checkpoint.open_manager(workdir, t.keep_checkpoints)
+    scores = selection.held_out(workdir, last_step=start)
+    keep = selection.Keep(
+        newest=t.keep_checkpoints,
+        best=t.keep_best,
+        every=t.keep_every,
+        held_out=scores,
+        tags=lambda: selection.read_tags(workdir),
+    )
+    manager = checkpoint.open_manager(workdir, keep)
     if jax.process_index() == 0:
         _describe_run(experiment, workdir, data.sources[0].split_dir.parent / "tokenizer.json")
 
@@ -115,7 +132,7 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
             origin = "scratch"
 
         # ---- loop
-        with RunLog(
+        run_log = RunLog(
             workdir,
             start_step=start,
             end_step=last_step,
@@ -123,7 +140,8 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
             flops_per_token=family(experiment.model).flops_per_token(
                 experiment.model, experiment.data.seq_len
             ),
-        ) as log:
+        )
+        with run_log as log, Stop() as stop:
             log.say(
                 f"{experiment.name}: {family(experiment.model).num_params(experiment.model):,} "
                 f"parameters on {mesh.size} x {jax.devices()[0].device_kind} "
@@ -133,6 +151,7 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
             eval_step = jit_eval_step(experiment.model, mesh)
             rows = local_rows(mesh, t.batch_size)
             pending: tuple[int, dict[str, jax.Array]] | None = None
+            stopped, is_last = None, True  # of a run that is at its end already
 
             def log_pending() -> None:
                 nonlocal pending
@@ -147,7 +166,9 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
                 log.train(step, values, data.epochs_at(step))
 
             def log_held_out(step: int) -> None:
-                log.held_out(step, evaluate(eval_step, state.params, held_out, mesh))
+                values = evaluate(eval_step, state.params, held_out, mesh)
+                log.held_out(step, values)
+                scores[step] = values["bits_per_byte"]
 
             if not start:
                 with log.pause():
@@ -161,8 +182,9 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
                     state, metrics = train_step(state, placed)
                 log_pending()  # an earlier step's, while the device works on this one
                 is_last = step == last_step
+                stopped = stop.requested(step)
                 evaluates = is_last or (t.eval_every is not None and step % t.eval_every == 0)
-                saves = is_last or step % t.checkpoint_every == 0
+                saves = is_last or bool(stopped) or step % t.checkpoint_every == 0
                 if evaluates or saves or step % t.log_every == 0:
                     pending = step, metrics
                 if evaluates or saves:
@@ -173,9 +195,15 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> None:
                         if saves:
                             made = checkpoint.make_metadata(experiment, step, data.fingerprint())
                             checkpoint.save(manager, state, made)
+                if stopped:
+                    break
         checkpoint.finish(manager)
     if jax.process_index() == 0:
         report.plot_run(workdir)
+    if stopped and not is_last:
+        print(f"{stopped.name}: step {step} is saved", flush=True)
+        return stopped
+    return None
 
 
 def check_same_run(saved: Experiment, current: Experiment) -> None:

@@ -11,6 +11,7 @@ import pytest
 from polyglot_jax import checkpoint
 from polyglot_jax.config import MeshConfig, from_dict
 from polyglot_jax.mesh import make_mesh
+from polyglot_jax.selection import Keep
 from polyglot_jax.step import abstract_state, jit_init, shardings_of
 from tests.test_step import small_experiment
 
@@ -23,7 +24,7 @@ def fresh_state(mesh):
 
 
 def write(workdir, state, steps=(1,), keep=3):
-    manager = checkpoint.open_manager(workdir, keep=keep)
+    manager = checkpoint.open_manager(workdir, Keep(newest=keep))
     for step in steps:
         metadata = checkpoint.make_metadata(EXPERIMENT, step, {"data": "none"})
         checkpoint.save(manager, state.replace(step=np.int32(step)), metadata)
@@ -67,7 +68,7 @@ def test_restores_onto_another_mesh(tmp_path, state):
 
 def test_keeps_the_newest(tmp_path, state):
     write(tmp_path, state, steps=(1, 2, 3), keep=2)
-    manager = checkpoint.open_manager(tmp_path, keep=2)
+    manager = checkpoint.open_manager(tmp_path, Keep(newest=2))
     assert manager.all_steps() == [2, 3]
     manager.close()
 
@@ -136,7 +137,7 @@ def test_damage_is_one_line_that_says_what_to_do(tmp_path, state, damage):
 
 
 def test_newer_format_is_refused(tmp_path, state):
-    manager = checkpoint.open_manager(tmp_path, keep=3)
+    manager = checkpoint.open_manager(tmp_path, Keep(newest=3))
     metadata = checkpoint.make_metadata(EXPERIMENT, 1, {}) | {"format_version": 2}
     checkpoint.save(manager, state, metadata)
     checkpoint.finish(manager)
@@ -147,7 +148,7 @@ def test_newer_format_is_refused(tmp_path, state):
 def test_unwritable_workdir(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="Not a directory"):
-        checkpoint.open_manager(tmp_path / "file", keep=3)
+        checkpoint.open_manager(tmp_path / "file", Keep(newest=3))
 
 
 def test_version_1_still_loads(mesh):

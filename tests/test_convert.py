@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from polyglot_jax import checkpoint, convert, hf_config, hf_weights
 from polyglot_jax.config import load_experiment
 from polyglot_jax.data.manifest import Manifest, Shard, write_manifest
+from polyglot_jax.selection import Keep
 from polyglot_jax.step import init_state
 from tests.oracle import check_equal, check_logits, make_model, ragged_tokens, random_params, tiny
 
@@ -225,12 +226,15 @@ def workdir(tmp_path_factory, tokenizer_json):
     """A training run of two checkpoints, which differ."""
     path = tmp_path_factory.mktemp("run")
     experiment = dataclasses.replace(load_experiment("ko_tiny", ["data.seq_len=64"]), model=CONFIG)
-    manager = checkpoint.open_manager(path, keep=2)
+    manager = checkpoint.open_manager(path, Keep(newest=2))
     for step in (1, 2):
         state = jax.jit(init_state, static_argnums=0)(experiment, random_params(CONFIG, step))
         checkpoint.save(manager, state, checkpoint.make_metadata(experiment, step, {}))
     checkpoint.finish(manager)
     (path / "config.json").write_text("{}")
+    (path / "metrics.jsonl").write_text(
+        '{"step": 1, "held_out/bits_per_byte": 1.5}\n{"step": 2, "held_out/bits_per_byte": 1.7}\n'
+    )
     (path / "tokenizer.json").write_bytes(tokenizer_json.read_bytes())
     return path
 
@@ -249,7 +253,8 @@ def test_program_both_ways(workdir, tmp_path):
         done = run(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
     assert "| steps | 1 of " in (hf / "README.md").read_text()
-    for path, step in ((f"{workdir}@1", 1), (hf, 1), (orbax, 1), (workdir, 2)):
+    at = ((f"{workdir}@1", 1), (f"{workdir}@best", 1), (hf, 1), (orbax, 1), (workdir, 2))
+    for path, step in at:
         model, params, tokenizer = convert.load_model(path)
         assert dataclasses.replace(model, compute_dtype="float32") == CONFIG
         assert tokenizer.read_bytes() == (workdir / "tokenizer.json").read_bytes()
@@ -261,7 +266,7 @@ def test_program_both_ways(workdir, tmp_path):
     [
         (("--to=hf", "--checkpoint={workdir}", "--output={tmp}"), "exists; name a new directory"),
         (("--to=hf", "--checkpoint={workdir}@7", "--output={tmp}/x"), "there are 1, 2"),
-        (("--to=hf", "--checkpoint={workdir}@best", "--output={tmp}/x"), "only the number of a"),
+        (("--to=hf", "--checkpoint={workdir}@beast", "--output={tmp}/x"), "no such tag"),
         (("--to=hf", "--checkpoint={tmp}", "--output={tmp}/x"), "no complete checkpoint in"),
         (("--to=orbax", "--hf={tmp}", "--output={tmp}/x"), "no config.json in"),
         (("--to=orbax", "--hf=gs://b/x", "--output={tmp}/x"), "read and written locally only"),

@@ -14,7 +14,10 @@ EXTRAS = PROJECT["optional-dependencies"]
 LOCKS = {  # what each lock is made from, beside the dependencies of all
     f"py3{minor}{suffix}.txt": [r for extra in extras for r in EXTRAS[extra]]
     for minor in (11, 12, 13)
-    for suffix, extras in {"": ["tokenizer"], "-dev": ["tokenizer", "eval", "dev"]}.items()
+    for suffix, extras in {
+        "": ["tokenizer"],
+        "-dev": ["tokenizer", "east-asian", "eval", "hub", "lm-eval", "ray", "dev"],
+    }.items()
 }
 
 

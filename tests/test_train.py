@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 import socket
@@ -136,6 +137,23 @@ def test_killed_runs_end_like_the_whole_one(whole_run, tiny_shards, tmp_path):
     assert_same_run(tmp_path / "run", whole_run, tiny_shards)
 
 
+def test_a_signal_saves_and_ends(whole_run, tiny_shards, tmp_path):
+    process = start(tmp_path / "run", settings(tiny_shards, "train.checkpoint_every=100"))
+    while process.poll() is None and not when_step(8)(tmp_path / "run"):
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    code, output = finish(process)
+    assert code == 128 + signal.SIGTERM, output
+    step = checkpoint.latest_step(tmp_path / "run")
+    assert 8 <= step < STEPS
+    saved, again = output.splitlines()[-2:]
+    assert saved == f"SIGTERM: step {step} is saved"
+    assert re.fullmatch("to go on: .*python.* -m polyglot_jax.train --experiment=ko_tiny .*", again)
+    code, output = finish(start(tmp_path / "run", settings(tiny_shards)))
+    assert code == 0, output
+    assert_same_run(tmp_path / "run", whole_run, tiny_shards)
+
+
 @pytest.mark.slow
 def test_many_kills(whole_run, tiny_shards, tmp_path):
     rng = random.Random(1)
@@ -203,6 +221,23 @@ def test_two_processes_train_like_one(whole_run, tiny_shards, tmp_path):
         assert got["train/loss"] == pytest.approx(want["train/loss"], rel=1e-5)
         assert got["train/grad_norm"] == pytest.approx(want["train/grad_norm"], rel=1e-5)
         assert got["train/epoch/tiny"] == want["train/epoch/tiny"]
+
+
+def test_a_signal_to_one_process_stops_both_after_one_step(tiny_shards, tmp_path):
+    coordinator = f"--coordinator=127.0.0.1:{free_port()}"
+    sets = settings(tiny_shards, "train.steps=100000", "train.checkpoint_every=100000")
+    processes = [
+        start(tmp_path / "run", sets, coordinator, "--num_processes=2", f"--process_id={i}")
+        for i in range(2)
+    ]
+    while processes[0].poll() is None and not when_step(4)(tmp_path / "run"):
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    ends = [finish(process) for process in processes]
+    step = checkpoint.latest_step(tmp_path / "run")
+    for code, output in ends:
+        assert code == 128 + signal.SIGTERM, output
+        assert f"SIGTERM: step {step} is saved" in output
 
 
 def train_alone(e: Experiment, workdir: Path) -> None:

@@ -1,0 +1,162 @@
+"""Which checkpoints of a run are kept, and which of them a name means.
+
+Nothing is stored for it beside the run's own record: the held-out bits per byte of a step are in
+metrics.jsonl, so runs of any age have their @best. Only what a run cannot compute again, a tag such
+as `before_plunge`, has a file of its own, WORKDIR/tags.json: {tag: step}.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from etils import epath
+
+from polyglot_jax import report
+from polyglot_jax.metrics import read_metrics
+
+BEST, NEWEST = "best", "newest"  # names that are no tags
+
+
+@dataclass(frozen=True)
+class Keep:
+    """Orbax's preservation policy of a run; what any of its parts keeps is kept."""
+
+    newest: int = 1  # so many of the newest
+    best: int | None = None  # so many of the lowest held-out bits per byte
+    every: int | None = None  # steps that it divides, for good
+    held_out: Mapping[int, float] = field(default_factory=dict)  # bits per byte; grows
+    tags: Callable[[], Mapping[str, int]] = dict
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [info.step for info in checkpoints]
+        kept = set(steps[-self.newest :]) | set(self.tags().values())
+        kept.update(_ranked(steps, self.held_out)[: self.best or 0])
+        kept.update(step for step in steps if self.every and step % self.every == 0)
+        return [step in kept for step in steps]
+
+
+def choose(workdir: epath.PathLike, steps: Sequence[int], name: str) -> int:
+    """Returns the step that `name` means: a number, "newest", "best" or a tag.
+
+    Args:
+      steps: of the complete checkpoints, not empty.
+    Raises:
+      ValueError: there is none such; the line names those that there are.
+    """
+    if name.isdecimal():
+        if int(name) in steps:
+            return int(name)
+        listed = ", ".join(map(str, sorted(steps)))
+        raise ValueError(f"no checkpoint of step {name} in {workdir}; there are {listed}")
+    if name == NEWEST:
+        return max(steps)
+    if name == BEST:
+        if ranked := _ranked(steps, held_out(workdir)):
+            return ranked[0]
+        raise ValueError(
+            f"{workdir}@best: no checkpoint of this run has a held-out loss in metrics.jsonl; "
+            "name a step"
+        )
+    tags = read_tags(workdir)
+    if name not in tags:
+        known = ", ".join(["best", "newest", *sorted(tags)])
+        raise ValueError(f"{workdir}@{name}: no such tag; after @ stands a step or one of: {known}")
+    if tags[name] not in steps:
+        raise ValueError(f"{workdir}@{name} is step {tags[name]}, which is no longer there")
+    return tags[name]
+
+
+def _ranked(steps: Sequence[int], scores: Mapping[int, float]) -> list[int]:
+    """Returns the evaluated steps, the best first; of equals the later one, which saw more."""
+    return sorted((s for s in steps if s in scores), key=lambda step: (scores[step], -step))
+
+
+def held_out(workdir: epath.PathLike, last_step: int | None = None) -> dict[int, float]:
+    """Returns the held-out bits per byte of each evaluated step, up to `last_step` if given.
+
+    Converted weights have no record and so no value.
+    """
+    if not (epath.Path(workdir) / "metrics.jsonl").exists():
+        return {}
+    name = "held_out/bits_per_byte"
+    found = {int(r["step"]): r[name] for r in read_metrics(workdir) if name in r}
+    return {s: bits for s, bits in found.items() if last_step is None or s <= last_step}
+
+
+def read_tags(workdir: epath.PathLike) -> dict[str, int]:
+    """Returns step by tag. Raises ValueError if the file is not what `tag` writes."""
+    path = epath.Path(workdir) / "tags.json"
+    if not path.exists():
+        return {}
+    try:
+        tags = json.loads(path.read_text())
+        if not all(isinstance(step, int) for step in tags.values()):
+            raise ValueError("a step is a number")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not an object of tags and steps: {error}") from error
+    return tags
+
+
+def tag(workdir: epath.PathLike, name: str, step: int) -> None:
+    """Gives a step a name, by which its checkpoint is kept; the name moves if it is taken.
+
+    Raises:
+      ValueError: the name is one of a step's or of this module's.
+    """
+    if not name.isidentifier() or name in (BEST, NEWEST):
+        raise ValueError(f"{name!r} cannot be a tag: letters, digits and _, and not best or newest")
+    tags = read_tags(workdir) | {name: step}
+    report.write(epath.Path(workdir) / "tags.json", json.dumps(tags, indent=2) + "\n")
+
+
+def overview(workdir: epath.PathLike, steps: Sequence[int]) -> str:
+    """Returns a table of the checkpoints, and draws them on the curve to WORKDIR/checkpoints.png.
+
+    Raises:
+      ValueError: the run has recorded nothing.
+    """
+    records: dict[int, dict[str, float]] = {}
+    for record in read_metrics(workdir):
+        records.setdefault(int(record["step"]), {}).update(record)
+    scores = held_out(workdir)
+    names: dict[int, list[str]] = {step: [] for step in steps}
+    if ranked := _ranked(steps, scores):
+        names[ranked[0]].append("@best")
+    names[max(steps)].append("@newest")
+    for name, step in read_tags(workdir).items():
+        if step in names:
+            names[step].append(f"@{name}")
+    header = ("step", "epoch", "train bpb", "held-out loss", "held-out bpb")
+    lines = ["".join(f"{title:>15}" for title in header)]
+    for step in sorted(steps):
+        record = records.get(step, {})
+        epochs = [value for name, value in record.items() if name.startswith("train/epoch/")]
+        values = (
+            max(epochs, default=None),
+            *map(record.get, ("train/bits_per_byte", "held_out/loss", "held_out/bits_per_byte")),
+        )
+        cells = [f"{step:,}", *("-" if v is None else f"{v:.4f}" for v in values)]
+        lines.append("".join(f"{c:>15}" for c in cells) + "  " + " ".join(names[step]))
+    _draw(workdir, steps, scores, names)
+    return "\n".join(lines)
+
+
+def _draw(
+    workdir: epath.PathLike,
+    steps: Sequence[int],
+    scores: Mapping[int, float],
+    names: Mapping[int, Sequence[str]],
+) -> None:
+    drawn, axis = report.figure()
+    axis.plot(*zip(*sorted(scores.items()), strict=True), label="held-out bits per byte")
+    kept = [step for step in sorted(steps) if step in scores]
+    axis.plot(kept, [scores[step] for step in kept], "o", label="kept checkpoint")
+    for step in kept:
+        axis.annotate(
+            "\n".join(names[step]), (step, scores[step]), (0, 8), textcoords="offset points"
+        )
+    axis.set_xlabel("step")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    report.write(epath.Path(workdir) / "checkpoints.png", report.png(drawn))

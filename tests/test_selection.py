@@ -1,0 +1,125 @@
+"""Which checkpoints a run keeps and what @best means."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from polyglot_jax import checkpoint, selection
+from polyglot_jax.selection import Keep
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def kept(keep: Keep, steps: list[int]) -> list[int]:
+    infos = [SimpleNamespace(step=step) for step in steps]
+    flags = keep.should_preserve(infos, context=None)
+    return [step for step, flag in zip(steps, flags, strict=True) if flag]
+
+
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        (Keep(newest=2), [5, 6]),
+        (Keep(newest=1, best=1, held_out={1: 2.0, 2: 1.0, 6: 1.5}), [2, 6]),
+        (Keep(newest=1, best=2, held_out={1: 2.0, 2: 1.0, 6: 3.0}), [1, 2, 6]),
+        (Keep(newest=1, best=1, held_out={2: 1.0, 4: 1.0, 9: 0.5}), [4, 6]),
+        (Keep(newest=1, best=1), [6]),
+        (Keep(newest=1, every=3), [3, 6]),
+        (Keep(newest=1, tags=lambda: {"before_plunge": 2, "gone": 77}), [2, 6]),
+        (Keep(newest=9), [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_what_is_kept(keep: Keep, expected: list[int]) -> None:
+    assert kept(keep, [1, 2, 3, 4, 5, 6]) == expected
+
+
+@pytest.fixture
+def workdir(tmp_path: Path) -> Path:
+    """A run of checkpoints 10, 20 and 30; what is in them does not matter here."""
+    for step in (10, 20, 30):
+        directory = tmp_path / "checkpoints" / str(step)
+        directory.mkdir(parents=True)
+    records = [
+        {"step": 0, "held_out/bits_per_byte": 8.0, "held_out/loss": 9.0},
+        {"step": 10, "train/bits_per_byte": 2.25, "train/epoch/a": 0.5, "train/epoch/b": 1.5},
+        {"step": 10, "held_out/bits_per_byte": 2.0, "held_out/loss": 4.0},
+        {"step": 15, "held_out/bits_per_byte": 1.0, "held_out/loss": 2.0},
+        {"step": 20, "held_out/bits_per_byte": 1.5, "held_out/loss": 3.0},
+        {"step": 30, "held_out/bits_per_byte": 1.75, "held_out/loss": 3.5},
+    ]
+    lines = "".join(json.dumps(record) + "\n" for record in records)
+    (tmp_path / "metrics.jsonl").write_text(lines)
+    return tmp_path
+
+
+def test_names(workdir: Path) -> None:
+    selection.tag(workdir, "before_plunge", 10)
+    names = ("newest", "best", "before_plunge", "20")
+    assert [checkpoint.find_step(workdir, name) for name in names] == [30, 20, 10, 20]
+
+
+def test_best_is_among_those_that_are_there(workdir: Path) -> None:
+    (workdir / "checkpoints" / "20").rmdir()
+    assert checkpoint.find_step(workdir, "best") == 30
+
+
+def test_steps_that_will_run_again_do_not_count(workdir: Path) -> None:
+    assert selection.held_out(workdir, last_step=15) == {0: 8.0, 10: 2.0, 15: 1.0}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("40", "no checkpoint of step 40 in .*; there are 10, 20, 30"),
+        ("plunge", "no such tag; .* one of: best, newest, before$"),
+        ("before", "is step 5, which is no longer there"),
+    ],
+)
+def test_a_name_that_means_nothing(workdir: Path, name: str, message: str) -> None:
+    selection.tag(workdir, "before", 5)
+    with pytest.raises(ValueError, match=message):
+        checkpoint.find_step(workdir, name)
+
+
+def test_best_of_a_run_without_evaluations(workdir: Path) -> None:
+    (workdir / "metrics.jsonl").unlink()
+    with pytest.raises(ValueError, match="no checkpoint of this run has a held-out loss"):
+        checkpoint.find_step(workdir, "best")
+
+
+@pytest.mark.parametrize("name", ["best", "newest", "12", "a b", ""])
+def test_a_tag_is_no_step(workdir: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="cannot be a tag"):
+        selection.tag(workdir, name, 10)
+
+
+@pytest.mark.parametrize("text", ["[", "[1]", '{"a": "b"}'])
+def test_a_spoilt_tag_file(workdir: Path, text: str) -> None:
+    (workdir / "tags.json").write_text(text)
+    with pytest.raises(ValueError, match=r"tags\.json is not an object"):
+        selection.read_tags(workdir)
+
+
+def test_the_list(workdir: Path) -> None:
+    selection.tag(workdir, "before_plunge", 10)
+    command = [sys.executable, "-m", "polyglot_jax.checkpoint", f"--list={workdir}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    rows = [line.split() for line in done.stdout.splitlines()[1:4]]
+    assert rows == [
+        ["10", "1.5000", "2.2500", "4.0000", "2.0000", "@before_plunge"],
+        ["20", "-", "-", "3.0000", "1.5000", "@best"],
+        ["30", "-", "-", "3.5000", "1.7500", "@newest"],
+    ]
+    assert (workdir / "checkpoints.png").read_bytes().startswith(b"\x89PNG")
+    assert done.stderr == ""
+
+
+def test_the_list_of_no_run(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "polyglot_jax.checkpoint", f"--list={tmp_path}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no complete checkpoint in")
