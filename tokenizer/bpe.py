@@ -1,10 +1,9 @@
-"""Byte-level BPE from marked text: the training itself, and the inference tokenizer it leaves.
+"""Byte-level BPE from counted words: the training itself, and the inference tokenizer it leaves.
 
 The training pre-tokenizer splits at the marker; the one that is written differs from it by nothing
 else, so that inference cuts words as training did.
 """
 
-import contextlib
 import re
 import threading
 import unicodedata
@@ -15,7 +14,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from tokenizers.trainers import BpeTrainer
 
 from polyglot_jax.tokens import END_OF_TEXT, PLACEHOLDERS
-from tokenizer import segment, selection
+from tokenizer import segment, selection, words
 from tokenizer.recipes import Recipe
 
 SPECIALS = ("<pad>", "<eos>", END_OF_TEXT, "<|sep|>")  # ids 0..3
@@ -74,11 +73,8 @@ def train(texts: Iterable[tuple[str, str]], recipe: Recipe, *, processes: int = 
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    blanks = not recipe.whitespace_runs
-    with contextlib.closing(
-        segment.marked_all(_prepared(texts, recipe), processes, blanks=blanks)
-    ) as marked:
-        _interruptibly(tokenizer.train_from_iterator, marked, trainer)
+    counts = words.count(_prepared(texts, recipe), processes, blanks=not recipe.whitespace_runs)
+    _interruptibly(tokenizer.train_from_iterator, words.repeated(counts), trainer)
     _add(tokenizer, PII_SPECIALS, special=True)
     longest = range(recipe.whitespace_runs, 1, -1)
     _add(tokenizer, [char * n for char in " \n" for n in longest], special=False)

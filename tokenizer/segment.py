@@ -1,4 +1,4 @@
-"""Marks where the words or morphemes of a text meet, with every character of the text kept.
+"""Cuts a text into words or morphemes, with every character of the text kept.
 
 A segmenter is a function from a line to pieces that join to the line; which one a language takes is
 data (`recipes.LANGUAGES`). MeCab drops blanks between morphemes, swallows newlines and stops at
@@ -7,25 +7,20 @@ is where the tokens of the published tokenizer have theirs.
 """
 
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from typing import Any
 
-from polyglot_jax import pool
 from tokenizer import dictionary
 
-# Stands between pieces in the training text. A noncharacter is in no text that is meant to be
+# Stands between words in the training text. A noncharacter is in no text that is meant to be
 # exchanged, unlike U+0CF1 of the published tokenizer, which is a Kannada sign. Training splits at
 # it and the inference file does not know it, so one in a text is a boundary in training (its bytes
 # add to no merge) and three ordinary byte tokens ever after.
 MARKER = "\ufdd0"
 MAX_LINE = 2048  # characters given to a segmenter at once: MeCab's lattice grows with the line
-_BATCH_BYTES = 1 << 17  # a task: large enough to hide the cost of passing it between processes
 
 _OUTSIDE = re.compile(rf"([\x00-\x1f\x7f-\x9f\u2028\u2029{MARKER}]+)")
-# The published tokenizer has one token with a newline and none of several blanks.
-_IN_WHITESPACE = re.compile(r"(?<=\s)(?=\s)")
-_BLANKS = re.compile(" {2,}")
 
 
 def tagger() -> Any:
@@ -46,48 +41,6 @@ def morphemes(text: str, segmenter: str = "mecab-ko") -> list[str]:
             for line in _short_lines(run):
                 pieces += cut(line)
     return pieces
-
-
-def marked(text: str, segmenter: str = "mecab-ko", *, blanks: bool = True) -> str:
-    """Returns the text with MARKER between its pieces and within runs of whitespace.
-
-    Args:
-      blanks: False leaves out runs of two blanks and more, where they are tokens of their own.
-    """
-    result = MARKER.join(morphemes(text, segmenter))
-    if not blanks:
-        result = _BLANKS.sub(MARKER, result)
-    return _IN_WHITESPACE.sub(MARKER, result)
-
-
-def marked_all(
-    texts: Iterable[tuple[str, str]], processes: int, *, blanks: bool = True
-) -> Generator[str, None, None]:
-    """Yields `marked` of each (segmenter, text), in order, in at most `processes` workers."""
-    if processes == 1:
-        yield from (marked(text, segmenter, blanks=blanks) for segmenter, text in texts)
-        return
-    tasks = ((batch, blanks) for batch in _batches(texts))
-    for batch in pool.ordered(_marked_batch, tasks, processes):
-        yield from batch
-
-
-def _marked_batch(task: tuple[list[tuple[str, str]], bool]) -> list[str]:
-    return [marked(text, segmenter, blanks=task[1]) for segmenter, text in task[0]]
-
-
-def _batches(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    """Yields lists of documents of about equal size: a count of them may be any number of bytes."""
-    batch: list[tuple[str, str]] = []
-    size = 0
-    for segmenter, text in texts:
-        batch.append((segmenter, text))
-        size += 3 * len(text)
-        if size >= _BATCH_BYTES:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
 
 
 def _short_lines(line: str) -> Iterator[str]:

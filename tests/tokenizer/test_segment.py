@@ -44,7 +44,6 @@ def test_every_character_is_kept(segmenter: str, text: str) -> None:
     pieces = segment.morphemes(text, available(segmenter))
     assert "".join(pieces) == text
     assert all(pieces)
-    assert segment.marked(text, segmenter).replace(M, "") == text.replace(M, "")
 
 
 @pytest.mark.parametrize(
@@ -78,41 +77,12 @@ def test_segmenters_of_extra_packages(segmenter: str, text: str) -> None:
     assert not any(piece.endswith(" ") for piece in pieces[:-1])
 
 
-def test_a_marker_in_the_text_is_a_boundary_and_hides_nothing() -> None:
-    assert segment.morphemes(f"학교{M}에") == ["학교", M, "에"]
-    assert [p for p in segment.marked(f"학{M}교에 {M}{M} 갔다").split(M) if p] == [
-        *["학", "교", "에", " ", " 갔", "다"]
-    ]
-    assert segment.marked(M) == M
-
-
-def test_runs_of_whitespace_are_cut_as_in_the_published_tokenizer() -> None:
-    cut = [p for p in segment.marked("가   나\n\n  다\r\n", "none").split(M) if p]
-    assert cut == ["가 ", " ", " 나", "\n", "\n", " ", " 다", "\r", "\n"]
-    # Where runs of blanks are tokens of their own, what stands beside them has no blank.
-    runs = [p for p in segment.marked("가   나 다", blanks=False).split(M) if p]
-    assert runs == ["가", "나", " 다"]
-
-
 @pytest.mark.parametrize("line", ["나는 학교에 간다 " * 2000, "가" * 10_000])
 def test_long_lines_are_cut_before_a_blank_and_lose_nothing(line: str) -> None:
     short = list(segment._short_lines(line))
     assert max(map(len, short)) <= segment.MAX_LINE
     assert "".join(short) == line == "".join(segment.morphemes(line))
     assert " " not in line or all(part.startswith((" ", "나는")) for part in short)
-
-
-def test_workers_give_the_same_in_order() -> None:
-    texts = [
-        (name, text * (1 + i % 50)) for i in range(400) for name, text in list(SAMPLES.items())[::3]
-    ]
-    assert len(list(segment._batches(texts))) > 4
-    assert list(segment.marked_all(texts, 2)) == list(segment.marked_all(texts, 1))
-
-
-def test_a_batch_is_bounded_in_bytes_not_documents() -> None:
-    texts = [("none", "가" * 200_000)] * 3 + [("none", "가")] * 3
-    assert [len(batch) for batch in segment._batches(texts)] == [1, 1, 1, 3]
 
 
 def absent(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
