@@ -2,12 +2,14 @@
 
     python -m polyglot_jax.convert --to=hf --checkpoint=WORKDIR[@STEP|@best] --output=DIR
     python -m polyglot_jax.convert --to=orbax --hf=DIR --output=DIR
+    python -m polyglot_jax.convert --to=hf --hf=DIR --new_tokens=FILE --output=DIR
 
-The weights' names and layouts are in `hf_weights`, the settings in `hf_config`. An output appears
-under its name only when it is whole.
+The weights' names and layouts are in `hf_weights`, the settings in `hf_config`, the third command's
+longer vocabulary in `extend`. An output appears under its name only when it is whole.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -20,7 +22,7 @@ import jax
 from absl import flags
 from etils import epath
 
-from polyglot_jax import checkpoint, cli, hf_config, hf_weights
+from polyglot_jax import checkpoint, cli, extend, hf_config, hf_weights
 from polyglot_jax.config import NeoxConfig, model_from_dict
 from polyglot_jax.model_card import model_card
 from polyglot_jax.tokens import END_OF_TEXT
@@ -28,26 +30,79 @@ from polyglot_jax.tokens import END_OF_TEXT
 
 def main() -> None:
     values = flags.FLAGS
-    if (values.to == "hf") != bool(values.checkpoint) or (values.to == "orbax") != bool(values.hf):
-        raise ValueError("give --to=hf --checkpoint=WORKDIR, or --to=orbax --hf=DIR")
+    changes = values.new_tokens or values.special_token or values.chat_template
+    to_hf = bool(values.checkpoint) != bool(values.hf and changes)
+    to_orbax = values.hf and not (values.checkpoint or changes)
+    if not (to_hf if values.to == "hf" else to_orbax):
+        raise ValueError(
+            "give --to=hf --checkpoint=WORKDIR, or --to=orbax --hf=DIR, or --to=hf --hf=DIR with "
+            "--new_tokens, --special_token or --chat_template"
+        )
     _check_free(values.output)  # before minutes of reading
-    if values.checkpoint:
-        workdir, step = split_step(values.checkpoint)
-        tokenizer = workdir / "tokenizer.json"
-        if _is_workdir(workdir):  # what is none, restore_params says better
-            _read_tokenizer(tokenizer)
-        metadata, params = checkpoint.restore_params(workdir, step)
-        model = model_from_dict(metadata["model"])
-        save_hf(values.output, model, params, tokenizer, values.dtype, metadata)
+    if values.to == "orbax":
+        _to_orbax(values.hf, values.output)
     else:
-        model = read_hf_config(values.hf)
-        tokenizer = epath.Path(values.hf) / "tokenizer.json"
-        _check_fits(_read_tokenizer(tokenizer), model, tokenizer)
-        params = load_hf(values.hf, model)
-        with new_directory(values.output) as directory:
-            checkpoint.save_params(directory, model, params)
-            tokenizer.copy(directory / "tokenizer.json")
+        _to_hf(values)
     print(f"wrote {values.output}")
+
+
+def _to_orbax(hf: str, output: str) -> None:
+    model = read_hf_config(hf)
+    tokenizer = epath.Path(hf) / "tokenizer.json"
+    _check_fits(_read_tokenizer(tokenizer), model, tokenizer)
+    params = load_hf(hf, model)
+    with new_directory(output) as directory:
+        checkpoint.save_params(directory, model, params)
+        tokenizer.copy(directory / "tokenizer.json")
+
+
+def _to_hf(values: Any) -> None:
+    template = _read_template(values.chat_template, values.hf)
+    directory, step = split_step(values.checkpoint) if values.checkpoint else (values.hf, None)
+    tokenizer = epath.Path(directory) / "tokenizer.json"
+    if values.hf:
+        model = read_hf_config(values.hf)
+        _check_fits(_read_tokenizer(tokenizer), model, tokenizer)
+    elif _is_workdir(directory):  # what is none, restore_params says better
+        _read_tokenizer(tokenizer)
+    extension = None
+    if values.new_tokens or values.special_token:
+        extension = extend.extend_tokenizer(
+            tokenizer.read_bytes(),
+            str(tokenizer),
+            extend.read_words(values.new_tokens) if values.new_tokens else (),
+            values.special_token,
+            skip_unusable=(values.new_tokens or "").endswith(".json"),
+        )
+        print(extension.summary())
+    if values.hf:
+        params = load_hf(values.hf, model)
+        metadata = {"made_from": Path(values.hf).absolute().name, **checkpoint.provenance()}
+    else:
+        metadata, params = checkpoint.restore_params(directory, step)
+        model = model_from_dict(metadata["model"])
+    save_hf(
+        *(values.output, model, params, tokenizer, values.dtype, metadata),
+        extension=extension,
+        chat_template=template,
+    )
+
+
+def _read_template(flag: str | None, hf: str | None) -> str | None:
+    """Returns the chat template of the flag, or else that of the directory, if it has one."""
+    if flag:
+        try:
+            template = epath.Path(flag).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"--chat_template={flag}: not UTF-8 ({error.reason})") from None
+        if "messages" not in template:
+            raise ValueError(f"--chat_template={flag}: a Jinja template of `messages` is expected")
+        return template
+    if hf and (epath.Path(hf) / hf_config.CHAT_TEMPLATE).is_file():
+        return (epath.Path(hf) / hf_config.CHAT_TEMPLATE).read_text(encoding="utf-8")
+    if hf and (epath.Path(hf) / "tokenizer_config.json").is_file():  # where transformers 4 kept it
+        return _read_json(epath.Path(hf) / "tokenizer_config.json").get("chat_template")
+    return None
 
 
 def load_model(path: epath.PathLike) -> tuple[NeoxConfig, Any, epath.Path]:
@@ -118,6 +173,9 @@ def save_hf(
     tokenizer: epath.PathLike,
     dtype: str,
     metadata: Mapping[str, Any],
+    *,
+    extension: extend.Extension | None = None,
+    chat_template: str | None = None,
 ) -> None:
     """Writes a directory that transformers loads, and vLLM, which reads the same files.
 
@@ -127,23 +185,34 @@ def save_hf(
       tokenizer: path of a tokenizer.json.
       dtype: of the weights, "float32" or "bfloat16".
       metadata: of the checkpoint, for the model card.
+      extension: more tokens, of that tokenizer and of the model.
+      chat_template: Jinja, for `apply_chat_template`.
     Raises:
       ValueError: the directory exists, or the tokenizer does not fit the model.
       OSError: the directory cannot be written.
     """
-    ids = _read_tokenizer(epath.Path(tokenizer))
-    _check_fits(ids, model, tokenizer)
+    _check_fits(_read_tokenizer(epath.Path(tokenizer)), model, tokenizer)
+    tokenizer_json = epath.Path(tokenizer).read_bytes()
+    params = jax.device_get(params)
+    if extension is not None:
+        tokenizer_json = extension.tokenizer_json
+        params = extend.extend_params(params, extension)
+        rows = extend.padded(extension.num_tokens, model.vocab_size)
+        model = dataclasses.replace(model, vocab_size=rows)
+    ids = hf_config.token_ids(json.loads(tokenizer_json), str(tokenizer))
     end_of_text = ids[END_OF_TEXT]
     with new_directory(directory) as new:
-        hf_weights.write_weights(new, model, jax.device_get(params), dtype)
+        hf_weights.write_weights(new, model, params, dtype)
         for name, content in {
             "config.json": hf_config.config_to_hf(model, dtype, end_of_text),
             "generation_config.json": hf_config.generation_config(end_of_text),
             "tokenizer_config.json": hf_config.tokenizer_config(model.max_seq_len),
         }.items():
             (new / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        (new / "tokenizer.json").write_bytes(epath.Path(tokenizer).read_bytes())
-        card = model_card(Path(directory).name, model, dtype, ids, metadata)
+        (new / "tokenizer.json").write_bytes(tokenizer_json)
+        if chat_template is not None:
+            (new / hf_config.CHAT_TEMPLATE).write_text(chat_template, encoding="utf-8")
+        card = model_card(Path(directory).name, model, dtype, ids, metadata, extension)
         (new / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -226,8 +295,20 @@ def _find_tokenizer(directory: epath.Path) -> epath.Path:
 if __name__ == "__main__":
     flags.DEFINE_enum("to", None, ["hf", "orbax"], "What to write.")
     flags.DEFINE_string("checkpoint", None, "With --to=hf: WORKDIR, or WORKDIR@STEP.")
-    flags.DEFINE_string("hf", None, "With --to=orbax: a directory that transformers loads.")
+    flags.DEFINE_string("hf", None, "A directory that transformers loads, to convert or extend.")
     flags.DEFINE_string("output", None, "Directory to make.")
     flags.DEFINE_enum("dtype", "float32", list(hf_weights.DTYPES), "Of HF's weights.")
+    flags.DEFINE_string(
+        "new_tokens",
+        None,
+        "With --to=hf: words to add to the vocabulary, one a line; or a tokenizer.json whose "
+        "tokens are added.",
+    )
+    flags.DEFINE_multi_string(
+        "special_token",
+        [],
+        "With --to=hf: a special token to add, such as <|user|>. May be repeated.",
+    )
+    flags.DEFINE_string("chat_template", None, "With --to=hf: a Jinja file, written beside.")
     flags.mark_flags_as_required(["to", "output"])
     cli.run(main)

@@ -30,6 +30,8 @@ FIXED = {
     "quantization_config": None,
 }
 
+CHAT_TEMPLATE = "chat_template.jinja"  # where transformers looks for it
+
 ACTIVATIONS = {  # HF's hidden_act: ours; the first of each kind is the one we write
     "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",

@@ -8,6 +8,7 @@ from etils import epath
 
 from polyglot_jax.config import Experiment, NeoxConfig, from_dict
 from polyglot_jax.data.manifest import Manifest, read_manifest
+from polyglot_jax.extend import Extension
 from polyglot_jax.models.neox import num_params
 from polyglot_jax.tokens import PLACEHOLDERS
 
@@ -24,21 +25,34 @@ CITATION = """\
 
 
 def model_card(
-    name: str, config: NeoxConfig, dtype: str, ids: Mapping[str, int], metadata: Mapping[str, Any]
+    name: str,
+    config: NeoxConfig,
+    dtype: str,
+    ids: Mapping[str, int],
+    metadata: Mapping[str, Any],
+    extension: Extension | None = None,
 ) -> str:
     """Returns the card in Markdown.
 
     Args:
       ids: {token: id} of the tokenizer.
-      metadata: of the checkpoint, see `checkpoint.make_metadata` and `checkpoint.save_params`.
+      metadata: of the checkpoint, see `checkpoint.make_metadata` and `checkpoint.save_params`; or
+        that of another HF directory, which then is its "made_from".
+      extension: of the vocabulary, made in the conversion.
     """
     experiment = from_dict(metadata["experiment"]) if "experiment" in metadata else None
+    made_from = metadata.get("made_from")
+    what = (
+        "A Korean causal language model of the GPT-NeoX architecture, in the shape of Polyglot-Ko"
+    )
     sections = (
-        _front_matter(),
+        _front_matter(licensed=made_from is None),
         f"# {name}",
-        "A Korean causal language model of the GPT-NeoX architecture, in the shape of Polyglot-Ko, "
-        "trained and converted with polyglot-jax.",
+        f"{what}, made from `{made_from}` with polyglot-jax: see that model's own card."
+        if made_from
+        else f"{what}, trained and converted with polyglot-jax.",
         "## Model\n\n" + _table(("", ""), _shape(config, dtype, len(ids))),
+        *([_extension(extension)] if extension else []),
         "## Training data\n\n" + _data(experiment, metadata),
         "## Training\n\n" + _training(experiment, metadata),
         "## Personal information\n\n" + _personal_information(ids),
@@ -53,10 +67,21 @@ def model_card(
     return "\n\n".join(sections) + "\n"
 
 
-def _front_matter() -> str:
+def _front_matter(licensed: bool) -> str:
+    licence = "license: apache-2.0\n" if licensed else ""  # else that of the other model
     return (
-        "---\nlanguage:\n- ko\nlicense: apache-2.0\nlibrary_name: transformers\n"
+        f"---\nlanguage:\n- ko\n{licence}library_name: transformers\n"
         "pipeline_tag: text-generation\ntags:\n- causal-lm\n- gpt_neox\n---"
+    )
+
+
+def _extension(extension: Extension) -> str:
+    specials = ", ".join(f"`{token}`" for token in extension.special_tokens)
+    return (
+        f"## Vocabulary extension\n\n{extension.summary()}{': ' if specials else ''}{specials}. "
+        "Their rows in embedding and head are the means of the rows of the tokens they were cut "
+        "into before, and **have not been trained**: train the model before it is used with them. "
+        "Ids and rows of all other tokens are unchanged."
     )
 
 

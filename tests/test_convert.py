@@ -96,6 +96,42 @@ def test_transformers_tokenizer_is_ours(directory, tokenizer_json, text):
     assert theirs.decode(theirs(text)["input_ids"]) == text
 
 
+def test_transformers_parses_special_tokens_unless_told_otherwise(directory):
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    text = "가<|endoftext|>나<|sep|>"
+    parsed = tokenizer(text)["input_ids"]
+    assert [i for i in parsed if i < 4] == [2, 3]  # as chat templates need
+    plain = tokenizer(text, split_special_tokens=True)["input_ids"]
+    assert not [i for i in plain if i < 4]
+    assert tokenizer.decode(parsed) == tokenizer.decode(plain) == text
+    assert tokenizer.decode(parsed, skip_special_tokens=True) == "가나"
+
+
+def test_transformers_adds_and_tidies_nothing(directory):
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    assert tokenizer("")["input_ids"] == []
+    assert tokenizer("가")["input_ids"] == tokenizer("가", add_special_tokens=False)["input_ids"]
+    assert tokenizer.clean_up_tokenization_spaces is False
+    text = "쉼표 , 마침표 . isn 't ?"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+    assert tokenizer.model_max_length == CONFIG.max_seq_len
+    assert tokenizer.chat_template is None
+    batch = tokenizer(["가", "나 다 라"], padding=True)
+    assert batch["input_ids"][0][-1] == tokenizer.pad_token_id == 2
+    assert batch["attention_mask"][0][-1] == 0
+
+
+def test_a_chat_template_of_a_checkpoint(workdir, tmp_path):
+    template = "{% for m in messages %}{{ m['content'] }}<|sep|>{% endfor %}"
+    (tmp_path / "chat.jinja").write_text(template)
+    arguments = ("--to=hf", f"--checkpoint={workdir}", f"--output={tmp_path / 'hf'}")
+    done = run(*arguments, f"--chat_template={tmp_path / 'chat.jinja'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    ids = tokenizer.apply_chat_template([{"role": "user", "content": "가"}], return_dict=False)
+    assert ids == [*tokenizer("가")["input_ids"], 3]
+
+
 def test_what_transformers_saves_is_read(tmp_path, params):
     make_model(CONFIG, params).save_pretrained(tmp_path, max_shard_size="60KB")
     config = convert.read_hf_config(tmp_path)

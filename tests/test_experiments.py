@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from polyglot_jax import config
+from polyglot_jax.models import neox
+from tokenizer.recipes import RECIPES
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(p.stem for p in (ROOT / "experiments").glob("*.py") if p.stem != "__init__")
@@ -46,3 +48,40 @@ def test_published_runs_keep_their_length(name: str) -> None:
     assert experiment.model.rotary_dims == 64
     tokens = steps * batch_size * experiment.data.seq_len
     assert tokens / 1e9 == pytest.approx(billions, abs=0.05)
+
+
+OURS = {  # parameters of the shapes that nobody has published
+    "east_asian_1p3b": 1_628_557_312,
+    "romance_1p3b": 1_414_123_520,
+    "ko_40b": 39_152_664_576,
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_counts_of_our_own_shapes(name: str) -> None:
+    experiment = config.load_experiment(name)
+    assert neox.num_params(experiment.model) == OURS[name]
+    assert experiment.model.rotary_dims == 64
+    assert experiment.model.vocab_size % 128 == 0
+    text = (ROOT / "experiments" / f"{name}.py").read_text(encoding="utf-8")
+    assert f"{OURS[name]:,}" in text
+
+
+CC_100 = {  # GiB of text: XLM-R, arXiv 1911.02116, table 6; Chinese in both scripts
+    **{"ko": 54.2, "zh": 46.9 + 16.6, "ja": 69.3, "id": 148.3, "ms": 8.5, "vi": 137.3, "th": 71.7},
+    **{"en": 300.8, "es": 53.3, "pt": 49.1, "fr": 56.8, "ro": 61.4, "it": 30.2},
+}
+
+
+@pytest.mark.parametrize("recipe", ["east_asian", "romance"])
+def test_mixtures_are_as_their_recipe_says(recipe: str) -> None:
+    made = RECIPES[recipe]
+    experiment = config.load_experiment(f"{recipe}_1p3b")
+    sources = experiment.data.plan[0].sources
+    assert [Path(source.path).name for source in sources] == list(made.segmenters)
+    powers = [CC_100[language] ** made.alpha for language in made.segmenters]
+    for source, power in zip(sources, powers, strict=True):
+        assert source.weight == pytest.approx(power / sum(powers), abs=1e-3)
+    num_ids = made.vocab_size + 3 + 2 * (made.whitespace_runs - 1)  # masks; blanks and newlines
+    assert f"{num_ids:,} ids" in (ROOT / "experiments" / f"{recipe}_1p3b.py").read_text()
+    assert 0 <= experiment.model.vocab_size - num_ids < 128

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "experiments": ("polyglot_jax.config",),
     "tokenizer": (
         "tokenizer",
-        *(f"polyglot_jax.{name}" for name in ("corpus", "cli", "pool", "tokens")),
+        *(f"polyglot_jax.{name}" for name in ("corpus", "cli", "pool", "tokens", "report")),
+        "polyglot_jax.data.documents",
     ),
     "eval": ("eval", "polyglot_jax"),
     "benchmarks": PACKAGES,

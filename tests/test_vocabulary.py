@@ -143,3 +143,35 @@ def test_the_published_tokenizer(shared_data) -> None:
     ids = vocabulary.encode(text)
     assert "".join(stream.push(i) for i in ids) == text
     assert [i for i in ids if i < 4 or i >= 30_000] == [30_001]  # as the documents of training
+
+
+PUBLISHED_IDS = {
+    "한국어 형태소 분석기를 사용하지 않고 추론합니다.": [
+        *(1972, 348, 2831, 483, 1496, 316, 301, 1203, 284, 295, 536, 283, 23868, 2136, 17)
+    ],
+    "아버지가 방에 들어가셨다.": [4107, 293, 612, 274, 2251, 1769, 267, 17],
+    "나는 학교에 갔다.\n그리고 밥을 먹었다.": [
+        *(392, 272, 1464, 274, 2779, 267, 17, 202, 14826, 3450, 276, 1330, 450, 267, 17)
+    ],
+    **{" 예": [566], " 아니오": [769, 638], " 아니": [769], " 부정": [2907], " 긍정": [3562]},
+    **{"\n": [202], "\t": [201], " ": [224], "": [2]},  # the empty prompt begins a document
+    "<|acc|><|tel|><|rrn|>": [30_000, 30_001, 30_002],
+}
+
+
+@pytest.mark.parametrize("text", PUBLISHED_IDS)
+def test_the_published_ids(shared_data, text: str) -> None:
+    """Recorded from the file that EleutherAI published, without MeCab."""
+    vocabulary = load_vocabulary(shared_data / "polyglot_tokenizer" / "tokenizer.json")
+    ids = vocabulary.encode(text)
+    assert ids == PUBLISHED_IDS[text]
+    stream = TextStream(vocabulary)
+    assert "".join(stream.push(i) for i in ids) == text
+
+
+@pytest.mark.parametrize("name", ["<pad>", "<eos>", "<|endoftext|>", "<|sep|>"])
+def test_the_published_specials_in_a_prompt_are_text(shared_data, name: str) -> None:
+    vocabulary = load_vocabulary(shared_data / "polyglot_tokenizer" / "tokenizer.json")
+    ids = vocabulary.encode(name)
+    assert len(ids) > 1
+    assert not set(ids) & {0, 1, 2, 3}
