@@ -122,6 +122,7 @@ class Corpus:
                         file=sys.stderr,
                     )
                 yield language, text
+        print(f"{self.documents:,} documents read; merging", file=sys.stderr)
 
     def fingerprint(self) -> str:
         """Returns the sha256 of all texts so far, each after its length."""

@@ -16,7 +16,7 @@ from tokenizer import segment
 # Different words kept for each id wanted; beyond, the rarest are forgotten. The trainer takes
 # nearly 1 kB for each. With 3 an id, a vocabulary of 8,000 made 0.5 % more tokens of other text.
 WORDS_AN_ID = 16
-_BATCH_BYTES = 1 << 17  # a task: large enough to hide the cost of passing it between processes
+_BATCH_BYTES = 1 << 19  # a task: large enough to hide the cost of passing it between processes
 
 # The published tokenizer has one token with a newline and none of several blanks.
 _WORDS = re.compile(rf" ?[^\s{segment.MARKER}]+|\s")

@@ -48,12 +48,12 @@ def test_runs_of_whitespace_are_cut_as_in_the_published_tokenizer() -> None:
 
 
 def test_workers_count_the_same_in_the_same_order_however_much_is_forgotten() -> None:
-    texts = [("mecab-ko", f"학교에 {i} 갔다. " * 200) for i in range(200)]
+    texts = [("mecab-ko", f"학교에 {i} 갔다. " * 200) for i in range(600)]
     assert len(list(words._batches(texts))) > 4
     for most in (1 << 20, 50):
         one, two = (words.count(texts, processes, most=most) for processes in (1, 2))
         assert list(one.items()) == list(two.items())
-    assert one[" 갔"] == 200 * 200
+    assert one[" 갔"] == 600 * 200
     assert len(one) <= 50
 
 
