@@ -20,8 +20,6 @@ from markupsafe import Markup
 from matplotlib import font_manager
 from matplotlib.figure import Figure
 
-from polyglot_jax.metrics import read_metrics
-
 STYLE = """
 body { font: 15px/1.55 "Nanum page", system-ui, sans-serif; color: #1a1a1a; background: #fff;
   max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
@@ -149,33 +147,6 @@ def write(path: epath.PathLike, content: str | bytes) -> epath.Path:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     return temporary.replace(path)
-
-
-def plot_run(workdir: epath.PathLike) -> epath.Path:
-    """Draws bits per byte, learning rate and gradient norm over the steps to WORKDIR/curve.png.
-
-    Raises:
-      ValueError: the run has recorded nothing.
-    """
-    records = read_metrics(workdir)
-    panels = (
-        ("bits per byte", ("train/bits_per_byte", "held_out/bits_per_byte")),
-        ("learning rate", ("train/learning_rate",)),
-        ("gradient norm", ("train/grad_norm",)),
-    )
-    drawn, axes = figure(len(panels), height=9, sharex=True, height_ratios=(3, 1, 1))
-    for axis, (title, names) in zip(axes, panels, strict=True):
-        for name in names:
-            points = [(record["step"], record[name]) for record in records if name in record]
-            if points:
-                marker = "o" if name.startswith("held_out") else None
-                label = name.split("/")[0].replace("_", "-")
-                axis.plot(*zip(*points, strict=True), marker=marker, label=label)
-        axis.set_ylabel(title)
-        axis.grid(alpha=0.3)
-    axes[0].legend()
-    axes[-1].set_xlabel("step")
-    return write(epath.Path(workdir) / "curve.png", png(drawn))
 
 
 def png(drawn: Figure) -> bytes:

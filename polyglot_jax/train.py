@@ -17,10 +17,11 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from polyglot_jax import checkpoint, cli, hf_config, report, selection
+from polyglot_jax import checkpoint, cli, hf_config, selection
 from polyglot_jax.attention import choose_kernel
 from polyglot_jax.config import Experiment, from_dict, load_experiment, to_dict
 from polyglot_jax.convert import load_hf, read_hf_config
+from polyglot_jax.curve import plot_run
 from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.mixture import open_plan
 from polyglot_jax.data.resume import check_same
@@ -199,7 +200,7 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal
                     break
         checkpoint.finish(manager)
     if jax.process_index() == 0:
-        report.plot_run(workdir)
+        plot_run(workdir)
     if stopped and not is_last:
         print(f"{stopped.name}: step {step} is saved", flush=True)
         return stopped

@@ -16,7 +16,7 @@ LOCKS = {  # what each lock is made from, beside the dependencies of all
     for minor in (11, 12, 13)
     for suffix, extras in {
         "": ["tokenizer"],
-        "-dev": ["tokenizer", "east-asian", "eval", "hub", "lm-eval", "ray", "dev"],
+        "-dev": ["tokenizer", "east-asian", "eval", "hf", "lm-eval", "ray", "dev"],
     }.items()
 }
 

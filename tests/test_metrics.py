@@ -7,8 +7,8 @@ import pytest
 from etils import epath
 
 from polyglot_jax import metrics
+from polyglot_jax.curve import plot_run
 from polyglot_jax.metrics import RunLog, read_metrics
-from polyglot_jax.report import plot_run
 
 VALUES = {
     "loss": 2.5,
