@@ -18,8 +18,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from polyglot_jax.corpus import dedup, records
 from polyglot_jax.corpus.plan import Job
@@ -189,6 +187,9 @@ def cluster(job: Job, units: Sequence[str], buckets: int) -> None:
 
 
 def _cluster(job: Job, units: Sequence[str], buckets: int) -> dict[str, Any]:
+    from scipy import sparse
+    from scipy.sparse import csgraph
+
     parts = [records.read_all(job.path("pairs", f"{b:04d}"), PAIR) for b in range(buckets)]
     pairs = np.unique(np.concatenate(parts))
     nodes, ends = np.unique(np.stack([pairs["first"], pairs["second"]]), return_inverse=True)

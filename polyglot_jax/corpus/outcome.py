@@ -8,7 +8,7 @@ from typing import Any
 
 from etils import epath
 
-from polyglot_jax.corpus import boilerplate, records, report_page, stats
+from polyglot_jax.corpus import boilerplate, records, stats
 from polyglot_jax.corpus.plan import Job
 
 _SNIPPET = 240  # characters of a document shown
@@ -92,6 +92,9 @@ def write_report(
         report["contamination"] = _contamination(job, written)
     report["stats"] = stats.to_json(total)
     report["parts"] = found
+    # Here, as matplotlib takes seconds to import, which workers and errors must not wait for.
+    from polyglot_jax.corpus import report_page
+
     output = job.path("output")
     for file in _files_under(output):
         if file.name.startswith("."):

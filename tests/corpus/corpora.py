@@ -1,13 +1,15 @@
 """A corpus of a test, the run of the pipeline over it, and what that wrote."""
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow.parquet as pq
 
-from polyglot_jax.corpus import pipeline, sources
+from polyglot_jax.corpus import pipeline, report_page, sources
 from polyglot_jax.corpus.plan import Job
 from polyglot_jax.corpus.rules import Options
 
@@ -21,13 +23,19 @@ def write(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def run(inputs: list[str], output: Path, min_chars: int = 10, **settings: Any) -> dict[str, Any]:
-    """Runs the pipeline; settings are those of `sources.find`, `pipeline.run` and `Job`."""
+def run(
+    inputs: list[str], output: Path, min_chars: int = 10, page: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Runs the pipeline; settings are those of `sources.find`, `pipeline.run` and `Job`.
+
+    Without `page` no report.html is drawn, which takes longer than all the rest.
+    """
     found = {key: settings.pop(key) for key in ("source", "sources_file") if key in settings}
     runner = ("name", "processes", "max_rejects", "ray_address")
     how = {key: settings.pop(key) for key in runner if key in settings}
     job = Job(work="", options=Options(min_chars=min_chars), **settings)
-    return pipeline.run(sources.find(inputs, **found), str(output), job, **how)
+    with contextlib.nullcontext() if page else mock.patch.object(report_page, "write"):
+        return pipeline.run(sources.find(inputs, **found), str(output), job, **how)
 
 
 def rows(output: Path) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Interrupted, resumed, spread over processes or a cluster: the bytes of the output are the same."""
+"""Interrupted, resumed, spread over processes: the bytes of the output are the same."""
 
 import json
 import os
@@ -21,9 +21,11 @@ from tests.corpus.corpora import LONG, REPOSITORY, digests, rows, run, write
 EVERYTHING: dict[str, Any] = {"near_duplicates": 0.8, "unit_bytes": 20_000}
 # The program, with chunks small enough for a corpus of a test.
 SMALL_CHUNKS = (
-    "import sys; from polyglot_jax.corpus import plan, pipeline, sources, rules;"
+    "import sys; from polyglot_jax.corpus import plan, pipeline, report_page, sources, rules;"
+    "report_page.write = lambda *_: None;"
     "pipeline.run(sources.find([sys.argv[1]]), sys.argv[2], plan.Job(work='', options="
-    "rules.Options(min_chars=10), near_duplicates=0.8, unit_bytes=20_000), processes=int(sys.argv[3]))"
+    "rules.Options(min_chars=10), near_duplicates=0.8, unit_bytes=20_000),"
+    "processes=int(sys.argv[3]))"
 )
 
 
@@ -138,7 +140,7 @@ def test_a_full_disk_is_one_line_and_a_run_that_goes_on(
     work = tmp_path / ".out.work"
     assert not [f for f in work.rglob(".*") if f.is_file()]
     assert subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode == 0
-    run([str(raw)], tmp_path / "whole")
+    run([str(raw)], tmp_path / "whole", page=True)
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 

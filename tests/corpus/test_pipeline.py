@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from polyglot_jax.corpus import boilerplate
+from polyglot_jax.corpus import boilerplate, readers
 from tests.corpus.corpora import LONG, REPOSITORY, digests, rows, run, write
 
 
@@ -156,6 +158,26 @@ def test_text_files_have_their_place_as_id_and_their_folder_as_source(tmp_path: 
 def program(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "polyglot_jax.corpus", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, check=False)
+
+
+def by_length(texts: Sequence[str]) -> list[str]:
+    """A classifier, as a user may name one."""
+    return [("usable", "hate", "task")[len(text) % 3] for text in texts]
+
+
+def test_kinds_are_kept_dropped_or_routed(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl", [{"text": LONG + "." * (i % 3) + f"\n{i}"} for i in range(9)]
+    )
+    settings: dict[str, Any] = {"classifier": "tests.corpus.test_pipeline:by_length"}
+    report = run(
+        [str(path)], tmp_path / "out", drop_kinds=("hate",), route_kinds=("task",), **settings
+    )
+    assert {row["kind"] for row in rows(tmp_path / "out")} == {"usable"}
+    assert {row["kind"] for row in rows(tmp_path / "out/kind-task")} == {"task"}
+    assert (report["counts"]["kind_hate"], report["counts"]["written"]) == (3, 6)
+    # Whoever reads the output reads what was not routed.
+    assert len(list(readers.documents(str(tmp_path / "out")))) == 3
 
 
 def test_as_a_program(tmp_path: Path) -> None:
