@@ -18,7 +18,7 @@ def load(
     dtype: Literal["float32", "bfloat16"] | None = None,
     mesh: MeshConfig | None = None,
 ) -> Model:
-    """Returns the model of an HF directory or of WORKDIR[@STEP] of a training run.
+    """Returns the model of an HF directory or of WORKDIR[@STEP|@best] of a training run.
 
     Args:
       backend: "jax" for GPT-NeoX (ours), "torch" for whatever `AutoModelForCausalLM` reads; "auto"

@@ -97,7 +97,7 @@ class JaxNeox:
 
 
 def load(path: epath.PathLike, *, dtype: str | None, mesh: MeshConfig | None) -> JaxNeox:
-    """Returns the model of an HF directory or of WORKDIR[@STEP]. See `eval.models.load`.
+    """Returns the model of an HF directory or of WORKDIR[@STEP|@best]. See `eval.models.load`.
 
     Raises:
       ValueError: see `polyglot_jax.convert.load_model`; the model does not fit the mesh.
@@ -112,12 +112,20 @@ def load(path: epath.PathLike, *, dtype: str | None, mesh: MeshConfig | None) ->
         remat="none",
         attention="xla",
     )
+    vocabulary = load_vocabulary(tokenizer)
+    if (
+        len(vocabulary.token_bytes) > config.vocab_size
+    ):  # JAX would take the last row for the others
+        raise ValueError(
+            f"{tokenizer} has {len(vocabulary.token_bytes)} tokens, but the model only "
+            f"{config.vocab_size} rows: is it the tokenizer of another model?"
+        )
     return JaxNeox(
         name=Path(os.fspath(path)).name,
         content_hash=content_hash,
         config=config,
         params=_cast(config, params),
-        vocabulary=load_vocabulary(tokenizer),
+        vocabulary=vocabulary,
         mesh=placed,
         sizes=score.CPU if on_cpu else score.ACCELERATOR,
     )
@@ -130,9 +138,8 @@ def _read(path: epath.PathLike, mesh: Mesh) -> tuple[NeoxConfig, Params, epath.P
         config = convert.read_hf_config(directory)
         params = convert.load_hf(directory, config, shardings_of(abstract_params(config, mesh)))
         return config, params, directory / "tokenizer.json", digest.of_hf(Path(directory))
-    step = checkpoint.latest_step(directory) if step is None else step
-    if step is None:
-        raise ValueError(f"no complete checkpoint in {directory}/checkpoints yet")
+    name = () if step is None else (str(step),)
+    step = checkpoint.find_step(directory, *name)
     config = model_from_dict(checkpoint.read_metadata(directory, step)["model"])
     shardings = shardings_of(abstract_params(config, mesh))
     _, params = checkpoint.restore_params(directory, step, shardings)

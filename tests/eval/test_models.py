@@ -154,6 +154,8 @@ def test_a_workdir_is_the_same_model(hf_dir: Path, workdir: Path) -> None:
     answers = dict(models.load(hf_dir).score(REQUESTS))
     assert dict(models.load(workdir).score(REQUESTS)) == answers
     assert dict(models.load(f"{workdir}@0").score(REQUESTS)) == answers
+    with pytest.raises(ValueError, match="7"):
+        models.load(f"{workdir}@7")
 
 
 def test_on_a_mesh_and_in_bfloat16(hf_dir: Path, workdir: Path) -> None:
@@ -195,6 +197,13 @@ def test_the_hash_tells_models_apart(hf_dir: Path, workdir: Path, tmp_path: Path
     checkpoint.save_params(tmp_path / "run", dataclasses.replace(CONFIG), changed)
     TOKENIZER.save(str(tmp_path / "run" / "tokenizer.json"))
     assert models.load(tmp_path / "run").content_hash != models.load(workdir).content_hash
+
+
+def test_the_tokenizer_of_another_model_is_refused(tmp_path: Path, params) -> None:
+    checkpoint.save_params(tmp_path, CONFIG, params)
+    train_tokenizer(CONFIG.vocab_size + 9).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ValueError, match="tokenizer of another model"):
+        models.load(tmp_path)
 
 
 def test_what_cannot_be_loaded_is_one_line(tmp_path: Path, other_dir: Path) -> None:
