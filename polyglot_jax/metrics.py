@@ -11,7 +11,6 @@ from typing import Any, Self
 
 import jax
 from etils import epath
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from polyglot_jax.devices import peak_flops
@@ -50,6 +49,8 @@ class RunLog:
         rewritten = path.with_name("metrics.jsonl.tmp")
         rewritten.write_text("".join(line + "\n" for line in kept))
         rewritten.replace(path)
+        from tensorboardX import SummaryWriter  # loads torch where there is one: readers need not
+
         self._jsonl = path.open("a")
         self._board = SummaryWriter(os.fspath(workdir / "tensorboard"), purge_step=start_step + 1)
         self._bar = tqdm(

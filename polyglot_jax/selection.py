@@ -12,7 +12,6 @@ from typing import Any
 
 from etils import epath
 
-from polyglot_jax import report
 from polyglot_jax.metrics import read_metrics
 
 BEST, NEWEST = "best", "newest"  # names that are no tags
@@ -106,6 +105,8 @@ def tag(workdir: epath.PathLike, name: str, step: int) -> None:
     """
     if not name.isidentifier() or name in (BEST, NEWEST):
         raise ValueError(f"{name!r} cannot be a tag: letters, digits and _, and not best or newest")
+    from polyglot_jax import report  # matplotlib, which no reader of a checkpoint needs
+
     tags = read_tags(workdir) | {name: step}
     report.write(epath.Path(workdir) / "tags.json", json.dumps(tags, indent=2) + "\n")
 
@@ -148,6 +149,8 @@ def _draw(
     scores: Mapping[int, float],
     names: Mapping[int, Sequence[str]],
 ) -> None:
+    from polyglot_jax import report
+
     drawn, axis = report.figure()
     axis.plot(*zip(*sorted(scores.items()), strict=True), label="held-out bits per byte")
     kept = [step for step in sorted(steps) if step in scores]
