@@ -35,7 +35,7 @@ ROUNDS = flags.DEFINE_integer("rounds", 3, "pairs of runs", lower_bound=1)
 PROCESSES = flags.DEFINE_integer("processes", 2, "worker processes of both sides", lower_bound=1)
 LIMIT_MB = flags.DEFINE_integer("limit_mb", 0, "raw text to use, 0 for all of it", lower_bound=0)
 
-FILE_BYTES = 8 << 20  # of raw text in one file: datatrove's unit of work is a file
+FILE_BYTES = 8 << 20  # of raw text in one file, the unit of work of datatrove
 MODULE = "benchmarks.corpus_sides"
 
 

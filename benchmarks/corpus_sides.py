@@ -12,24 +12,27 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow.parquet as pq
 
-from polyglot_jax.corpus import dedup, pipeline, readers, rules, sources
+from polyglot_jax.corpus import dedup, pipeline, readers, report_page, rules, sources
 from polyglot_jax.corpus.plan import Job
 
 OPTIONS = rules.Options()
 
 
-def ours(raw: Path, out: Path, processes: int, *, boilerplate: bool = False) -> None:
-    """What datatrove does too; chunks are as large as its files."""
-    job = Job(work="", options=OPTIONS, boilerplate=boilerplate, unit_bytes=8 << 20)
-    pipeline.run(sources.find([str(raw)]), str(out), job, processes=processes)
+def ours(raw: Path, out: Path, processes: int) -> None:
+    """What datatrove does too, and statistics: no repeated lines, no page of plots."""
+    job = Job(work="", options=OPTIONS, boilerplate=False)
+    with mock.patch.object(report_page, "write"):
+        pipeline.run(sources.find([str(raw)]), str(out), job, processes=processes)
 
 
 def whole(raw: Path, out: Path, processes: int) -> None:
     """All that our program does by default."""
-    ours(raw, out, processes, boilerplate=True)
+    job = Job(work="", options=OPTIONS)
+    pipeline.run(sources.find([str(raw)]), str(out), job, processes=processes)
 
 
 def clean(data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:
