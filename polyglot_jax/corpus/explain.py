@@ -39,10 +39,10 @@ def explain(
     cleaned = rules.clean(document.text, options, format=form, source=document.source or "")
     found = [f"{document.file}:{document.row}", f"{len(document.text):,} characters, as {form}"]
     lines = [", ".join(found if document.id is None else [*found, f"id {document.id}"])]
-    for name, before, after in rules.explain(document.text, options, format=form):
+    for name, before, after in cleaned.steps:
         sizes = f"{len(before):,} -> {len(after):,} characters"
         lines += ["", f"== {name}: {sizes}", _difference(before, after, color)]
-    if not cleaned.changed:
+    if not cleaned.steps:
         lines += ["", "no rule changes it"]
     why = rules.why_dropped(cleaned.text, options)
     if why:

@@ -94,11 +94,17 @@ class Cleaned:
     """A cleaned document and what happened to it."""
 
     text: str
-    changed: tuple[str, ...] = ()  # rules that changed the text, in order
+    # (rule, text before, text after) of each rule that changed the text, in order
+    steps: tuple[tuple[str, str, str], ...] = ()
     dropped: str | None = None  # the filter that drops it
     pii: dict[str, int] = field(default_factory=dict)  # masked, by type
     kind: str = ""
     reasons: tuple[str, ...] = ()  # why it is of that kind
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Names of the rules that changed the text, in order."""
+        return tuple(name for name, _, _ in self.steps)
 
 
 Measure = Callable[[str], float]
@@ -140,20 +146,20 @@ def clean(text: str, options: Options, *, format: Format = "text", source: str =
       format: what the text is written in. A text may hold HTML all the same.
       source: name of the document's source, a hint for its kind.
     """
-    changed = []
+    steps = []
     for name, rule in rules_of(options, format):
         before, text = text, rule(text)
         if text != before:
-            changed.append(name)
+            steps.append((name, before, text))
     masked, found = mask(text, options)
     if masked != text:
+        steps.append((PERSONAL_DATA, text, masked))
         text = masked
-        changed.append(PERSONAL_DATA)
     dropped = why_dropped(text, options)
     if dropped:
-        return Cleaned(text, tuple(changed), dropped[0], dict(found))
+        return Cleaned(text, tuple(steps), dropped[0], dict(found))
     kind, reasons = kinds.label(text, source)
-    return Cleaned(text, tuple(changed), None, dict(found), kind, tuple(reasons))
+    return Cleaned(text, tuple(steps), None, dict(found), kind, tuple(reasons))
 
 
 @cache
@@ -164,17 +170,6 @@ def rules_of(options: Options, format: Format) -> tuple[tuple[str, Rule], ...]:
         for name, rule in RULES
         if name not in options.without and format in _FORMATS.get(name, (format,))
     )
-
-
-def explain(text: str, options: Options, *, format: Format = "text") -> list[tuple[str, str, str]]:
-    """Returns (rule, text before, text after) for each rule that changes the text, in order."""
-    steps = []
-    for name, rule in rules_of(options, format):
-        before, text = text, rule(text)
-        if text != before:
-            steps.append((name, before, text))
-    masked, _ = mask(text, options)
-    return [*steps, (PERSONAL_DATA, text, masked)] if masked != text else steps
 
 
 def mask(text: str, options: Options) -> tuple[str, Counter[str]]:

@@ -62,8 +62,6 @@ class Stats:
         text: str,
         cleaned: rules.Cleaned,
         options: rules.Options,
-        *,
-        format: rules.Format = "text",
     ) -> None:
         """Counts a document that was read and what `rules.clean` made of it."""
         counts = self._source(source)
@@ -73,15 +71,12 @@ class Stats:
         counts.changed.update(cleaned.changed)
         counts.pii.update(cleaned.pii)
         key = document_key(id)
-        new = [n for n in cleaned.changed if _enters(counts.change_examples, n, _order(key, n))]
-        if new:
-            for name, before, after in rules.explain(text, options, format=format):
-                if name in new:
-                    shown = _around_change(before, after)
-                    # A report is shown to others: it holds no personal data that documents do not.
-                    shown = (rules.mask(shown[0], options)[0], rules.mask(shown[1], options)[0])
-                    example = Example(_order(key, name), id, *shown)
-                    _keep(counts.change_examples, name, example)
+        for name, before, after in cleaned.steps:
+            if _enters(counts.change_examples, name, _order(key, name)):
+                shown = _around_change(before, after)
+                # A report is shown to others: it holds no personal data that documents do not.
+                shown = (rules.mask(shown[0], options)[0], rules.mask(shown[1], options)[0])
+                _keep(counts.change_examples, name, Example(_order(key, name), id, *shown))
         if cleaned.dropped:
             self.drop(source, id, cleaned.dropped, cleaned.text)
 

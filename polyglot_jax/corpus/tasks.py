@@ -99,7 +99,7 @@ def _batches(
         source = one.source if one.fixed else item.source or one.source
         id_ = item.id or f"{one.name}:{item.row}"
         cleaned = rules.clean(item.text, job.options, format=form, source=source)
-        stats.read(source, id_, item.text, cleaned, job.options, format=form)
+        stats.read(source, id_, item.text, cleaned, job.options)
         if cleaned.dropped is None:
             batch.append((cleaned.text, source, id_, cleaned.changed, cleaned.kind))
             size += len(cleaned.text)

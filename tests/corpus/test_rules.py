@@ -16,7 +16,6 @@ from polyglot_jax.corpus.rules import (
     Options,
     boilerplate_key,
     clean,
-    explain,
     why_dropped,
 )
 
@@ -252,10 +251,9 @@ def test_why_dropped_names_value_and_limit() -> None:
         Options(without=("htm",))
 
 
-def test_explain_tells_the_same_as_clean() -> None:
+def test_clean_tells_each_step() -> None:
     text = "\ufeff<p>첫  문단ㅋㅋㅋㅋㅋ</p>\r\n공유하기"
-    steps = explain(text, OPTIONS)
-    assert [name for name, _, _ in steps] == list(clean(text, OPTIONS).changed)
+    steps = clean(text, OPTIONS).steps
     assert [name for name, _, _ in steps] == [
         "line_ends",
         "invisible",
