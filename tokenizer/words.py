@@ -15,7 +15,8 @@ from polyglot_jax import pool
 from tokenizer import segment, selection
 
 # Different words kept for each id wanted; beyond, a sample of the rare ones. The trainer takes
-# nearly 1 kB for each.
+# nearly 1 kB for each. With 16 an id, 2,000 ids of Chinese made 0.3 % more tokens of other text
+# than with all words; with 3, 8,000 ids of Korean 0.2 %.
 WORDS_AN_ID = 16
 _BATCH_BYTES = 1 << 19  # a task: large enough to hide the cost of passing it between processes
 
