@@ -101,7 +101,10 @@ def _read_template(flag: str | None, hf: str | None) -> str | None:
     if hf and (epath.Path(hf) / hf_config.CHAT_TEMPLATE).is_file():
         return (epath.Path(hf) / hf_config.CHAT_TEMPLATE).read_text(encoding="utf-8")
     if hf and (epath.Path(hf) / "tokenizer_config.json").is_file():  # where transformers 4 kept it
-        return _read_json(epath.Path(hf) / "tokenizer_config.json").get("chat_template")
+        template = _read_json(epath.Path(hf) / "tokenizer_config.json").get("chat_template")
+        if not isinstance(template, str | None):
+            raise ValueError(f"{hf} has several chat templates; give one by --chat_template")
+        return template
     return None
 
 

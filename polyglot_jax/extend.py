@@ -80,7 +80,8 @@ def read_words(path: epath.PathLike) -> list[str]:
         words = [text for text in texts if "\ufffd" not in text]
     else:
         try:
-            words = [line.removesuffix("\r") for line in data.decode().split("\n")]
+            # utf-8-sig: a word after the mark that some editors write would be another one.
+            words = [line.removesuffix("\r") for line in data.decode("utf-8-sig").split("\n")]
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not UTF-8 at byte {error.start + 1}") from None
     words = [word for word in dict.fromkeys(words) if word]
@@ -262,6 +263,10 @@ def _extend_rows(old_VD: np.ndarray, extension: Extension) -> np.ndarray:
 def main() -> None:
     values = flags.FLAGS
     tokenizer, output = epath.Path(values.tokenizer), epath.Path(values.output)
+    if not (values.new_tokens or values.special_token):
+        raise ValueError("give --new_tokens or --special_token: there is nothing to add")
+    if output.is_dir():
+        raise ValueError(f"--output={output} is a directory; name the tokenizer.json to write")
     extension = extend_tokenizer(
         tokenizer.read_bytes(),
         str(tokenizer),

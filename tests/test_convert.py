@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -325,3 +326,12 @@ def test_model_card_lists_the_sources(tmp_path, params, tokenizer_json):
     assert "| blogs | not at hand | not at hand | not at hand |" in card
     assert f"| tokens | {100 * 16 * 256:,} |" in card
     assert str(tmp_path) not in card  # nobody's paths are published
+
+
+def test_of_several_chat_templates_one_must_be_named(directory, tmp_path):
+    old = shutil.copytree(directory, tmp_path / "old")
+    settings = json.loads((old / "tokenizer_config.json").read_text())
+    settings["chat_template"] = [{"name": "default", "template": "{{ messages }}"}]
+    (old / "tokenizer_config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match="several chat templates; give one by --chat_template"):
+        convert._read_template(None, str(old))

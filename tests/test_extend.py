@@ -194,6 +194,30 @@ def test_program_extends_a_tokenizer_alone(tmp_path: Path) -> None:
     assert "the next does not fit 293 ids" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give --new_tokens or --special_token"),
+        (("--special_token=[INST]", "--output={}"), "is a directory"),
+        (("--special_token=[INST]", "--tokenizer={}/no.json"), "no.json: not a tokenizer.json"),
+    ],
+)
+def test_program_refuses_in_one_line(tmp_path: Path, arguments: tuple[str], message: str) -> None:
+    (tmp_path / "t.json").write_bytes(tiny_json())
+    (tmp_path / "no.json").write_text("words")
+    command = [sys.executable, "-m", "polyglot_jax.extend", f"--tokenizer={tmp_path}/t.json"]
+    command += [f"--output={tmp_path}/longer.json", *(a.format(tmp_path) for a in arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert message in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["no.json", "t.json"]
+
+
+def test_the_mark_of_an_editor_is_no_part_of_a_word(tmp_path: Path) -> None:
+    (tmp_path / "words.txt").write_bytes("\ufeff인공\r\n지능\r\n".encode())
+    assert extend.read_words(tmp_path / "words.txt") == ["인공", "지능"]
+
+
 def test_a_tokenizer_that_normalizes_is_refused() -> None:
     values = json.loads(tiny_json()) | {"normalizer": {"type": "NFC"}}
     with pytest.raises(ValueError, match="it has a normalizer"):

@@ -112,9 +112,9 @@ def measure(
     Args:
       segmenter: of `segment.SEGMENTERS`, what finds the morphemes.
     Raises:
-      ValueError: the documents hold no text; the segmenter is not installed.
+      ValueError: the documents hold no text; as `segment.check`.
     """
-    segment.load(segmenter)
+    segment.check([segmenter])
     tallies = [Tally(np.zeros(len(subject.table), np.int64)) for subject in subjects]
     totals = {"documents": 0, "bytes": 0, "characters": 0, "eojeols": 0}
     with tqdm(desc="measure", unit="B", unit_scale=True, disable=None) as bar:
@@ -232,7 +232,7 @@ def main() -> None:
     values = flags.FLAGS
     output = epath.Path(values.output)
     subjects = load(values.tokenizer)
-    gold = boundaries.read_conllu(values.gold) if values.gold else ()
+    gold = list(boundaries.read_conllu(values.gold)) if values.gold else ()  # read before all else
     output.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is found first
     segmenter = values.segmenter
     measured, used = measure(subjects, _documents(values.input), gold, segmenter=segmenter)

@@ -17,10 +17,10 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from absl import flags
+from etils import epath
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
@@ -33,7 +33,7 @@ _LOG_SECONDS = 30.0
 
 def write(
     inputs: Sequence[selection.Input],
-    output: Path,
+    output: epath.PathLike,
     recipe: Recipe,
     *,
     weights: Mapping[str, float] | None = None,
@@ -47,6 +47,7 @@ def write(
       ValueError: as `bpe.check`, `selection.sizes` and `selection.rates`; `output` is a directory.
       OSError: `output` cannot be written.
     """
+    output = epath.Path(output)
     if output.is_dir():
         raise ValueError(f"--output={output} is a directory; name the tokenizer.json to write")
     # What a language needs that is not there need not be installed.
@@ -74,7 +75,7 @@ def write(
         for temporary, text in zip(temporaries, texts, strict=True):
             temporary.write_text(text + "\n" * (text is texts[0]), encoding="utf-8")
         for temporary, path in zip(temporaries, (meta, output), strict=True):
-            os.replace(temporary, path)  # the tokenizer last: it makes the pair whole
+            temporary.replace(path)  # the tokenizer last: it makes the pair whole
     finally:
         for temporary in temporaries:
             temporary.unlink(missing_ok=True)
@@ -183,7 +184,7 @@ def main() -> None:
     inputs = [selection.parse_input(value, list(recipe.segmenters)) for value in values.input]
     write(
         inputs,
-        Path(values.output),
+        values.output,
         recipe,
         weights=selection.parse_weights(values.source),
         sample_bytes=values.sample_bytes,

@@ -82,8 +82,8 @@ def check_lossless(tokenizer_json: bytes, where: str) -> None:
     Raises:
       ValueError: it normalizes, adds a space, has no token for some byte, or drops common text.
     """
-    values = json.loads(tokenizer_json)
     tokenizer = tokenizer_for_documents(tokenizer_json, where)
+    values = json.loads(tokenizer_json)
     missing = _byte_alphabet().keys() - tokenizer.get_vocab(with_added_tokens=False).keys()
     ids = tokenizer.encode(_COMMON, add_special_tokens=False).ids
     table = token_table(tokenizer, where)

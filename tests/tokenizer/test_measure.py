@@ -1,5 +1,6 @@
 """tokenizer.measure: figures that can be checked by hand, losses shown, one line for an error."""
 
+import dataclasses
 import json
 import re
 import subprocess
@@ -11,7 +12,7 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from polyglot_jax.corpus.readers import Document
 from tests.tiny_tokenizer import SPECIAL_TOKENS, train_tokenizer
-from tokenizer import measure, measure_page
+from tokenizer import measure, measure_page, segment
 
 pytest.importorskip("MeCab", reason="MeCab is not installed (extra: tokenizer)")
 
@@ -179,3 +180,25 @@ def test_the_published_tokenizer_finds_morphemes(shared_data: Path) -> None:
     assert 0.95 < result["morphemes"]["all"]["recall"] < 0.99
     assert result["morphemes"]["hangul"]["f1"] > 0.85
     assert 4.3 < result["bytes_per_token"] < 5.0
+
+
+def test_what_is_wrong_with_the_treebank_is_found_before_the_text_is_read(tmp_path: Path) -> None:
+    (tmp_path / "text.jsonl").write_text(json.dumps({"text": TEXT}) + "\n")
+    path = save(bytes_only(), tmp_path / "bytes.json")
+    done = run(
+        *(f"--tokenizer={path}", f"--input={tmp_path}/text.jsonl"),
+        *(f"--gold={tmp_path}/none.conllu", f"--output={tmp_path}/out"),
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "none.conllu" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_dictionary_is_not_measured_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = dataclasses.replace(segment.DICTIONARIES["mecab-ko"], sha256="0" * 64)
+    monkeypatch.setitem(segment.DICTIONARIES, "mecab-ko", other)
+    subjects = measure.load([save(bytes_only(), tmp_path / "bytes.json")])
+    with pytest.raises(ValueError, match="not the dictionary of python-mecab-ko-dic"):
+        measure.measure(subjects, documents(TEXT))

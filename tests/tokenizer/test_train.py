@@ -144,7 +144,7 @@ def test_a_pair_that_failed_half_way_is_no_tokenizer(
     replace = os.replace
 
     def full(source: Path, target: Path) -> None:
-        if target.name == "tokenizer.json":
+        if Path(target).name == "tokenizer.json":
             raise OSError("disk full")
         replace(source, target)
 

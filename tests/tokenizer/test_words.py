@@ -57,10 +57,22 @@ def test_workers_count_the_same_in_the_same_order_however_much_is_forgotten() ->
     assert len(one) <= 50
 
 
-def test_the_rarest_words_are_forgotten_first() -> None:
-    counts = Counter({"a": 5, "b": 1, "c": 1, "d": 2, "e": 9})
-    assert words._most_frequent(counts, 3) == {"a": 5, "d": 2, "e": 9}
-    assert words._most_frequent(counts, 4) == {"a": 5, "d": 2, "e": 9}  # b and c are as rare
+def test_frequent_words_are_kept_as_counted() -> None:
+    texts = [
+        ("none", "많다 " * 1000 + " ".join(map(str, range(i * 500, i * 500 + 500))))
+        for i in range(400)
+    ]
+    found = words.count(texts, 1, most=1000)
+    assert found["많다"] + found[" 많다"] == 400 * 1000
+    assert len(found) <= 1000
+
+
+def test_words_that_occur_once_are_not_forgotten_all_at_once() -> None:
+    # As the runs of Chinese are: half the text of a language may be such words.
+    rare = [("none", " ".join(f"{a}{b}" for b in range(500))) for a in range(100, 500)]
+    found = words.count(rare, 1, most=20_000)
+    assert 10_000 < len(found) <= 20_000
+    assert found.total() == pytest.approx(400 * 500, rel=0.05)
 
 
 def test_a_batch_is_bounded_in_bytes_not_documents() -> None:
