@@ -76,7 +76,7 @@ def train(texts: Iterable[tuple[str, str]], recipe: Recipe, *, processes: int = 
     counts = words.count(
         _prepared(texts, recipe),
         processes,
-        most=words.WORDS_AN_ID * recipe.vocab_size,
+        most=max(words.WORDS_AN_ID * recipe.vocab_size, words.LEAST_WORDS),
         blanks=not recipe.whitespace_runs,
     )
     _interruptibly(tokenizer.train_from_iterator, words.repeated(counts), trainer)
