@@ -110,3 +110,14 @@ def test_lines_are_as_documented(tmp_path: Path) -> None:
     entry = json.loads(path.read_text())
     assert list(entry) == ["key", "log_probs", "greedy", "context_kept"]
     assert entry["log_probs"] == [0.0, -5 / 3]
+
+
+def test_a_score_that_is_no_number_is_refused_and_not_kept(tmp_path: Path) -> None:
+    class Broken(Counting):
+        def score(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+            yield 0, Answer((-1.0, float("nan")), (False, False), (2, 2))
+
+    path = tmp_path / "requests.jsonl"
+    with pytest.raises(ValueError, match="copa: the model's log-probabilities are NaN"):
+        score_all(Broken(), REQUESTS, Cache(path), "copa")
+    assert path.read_bytes() == b""
