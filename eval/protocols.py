@@ -163,19 +163,17 @@ def request(
 ) -> Request:
     """Returns the ids of a question of kind "choice".
 
-    A question without context is asked after `end_of_text`.
+    A question whose context has no token, as one of spaces alone under `lm-eval`, is asked after
+    `end_of_text`.
     Raises ValueError if a choice adds no token to its context.
     """
-    if question.context:
-        context, choices = protocol.encode(tokenizer, question.context, question.choices)
-    else:
-        context, choices = [end_of_text], [tokenizer.encode(c) for c in question.choices]
+    context, choices = protocol.encode(tokenizer, question.context, question.choices)
     for text, ids in zip(question.choices, choices, strict=True):
         if not ids:
             raise ValueError(
                 f"{question.task}, row {question.row}: {text!r} adds no token to its context"
             )
-    return Request(tuple(context), tuple(map(tuple, choices)))
+    return Request(tuple(context) or (end_of_text,), tuple(map(tuple, choices)))
 
 
 def prompt_ids(question: Question, tokenizer: Tokenizer, end_of_text: int) -> tuple[int, ...]:

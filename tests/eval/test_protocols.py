@@ -185,6 +185,14 @@ def test_an_empty_context_is_the_end_of_text() -> None:
     assert protocols.prompt_ids(question, Characters(), 2) == (2,)
 
 
+def test_a_context_of_spaces_is_asked_after_the_end_of_text() -> None:
+    question = Question("t", 0, "  ", (" 가",))
+    request = protocols.request(LM_EVAL, question, Characters(), end_of_text=2)
+    assert (request.context, request.choices) == ((2,), ((32, 32, 32, ord("가")),))
+    request = protocols.request(POLYGLOT, question, Characters(), end_of_text=2)
+    assert (request.context, request.choices) == ((32, 32), ((32, ord("가")),))
+
+
 def test_a_choice_without_tokens_is_refused() -> None:
     question = Question("t", 7, "가", ("나", ""))
     for protocol in protocols.PROTOCOLS.values():
