@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from etils import epath
+
 from eval import data
 from eval.request import Answer, Request, Tokenizer
 from eval.task import Prompt, Question, Row, Task
@@ -74,7 +76,8 @@ def questions(
       shots: solved rows before each question.
       limit: the first so many questions only; their shots are those of the full run.
     Raises:
-      ValueError: see `eval.data.read`; the task has no such prompt, or too few rows for the shots.
+      ValueError: see `eval.data.read`; the task has no such prompt, or too few rows for the shots,
+        or shots of a train split are wanted where the directory is one file.
     """
     template = task.prompt(prompt, protocol.name)
     found = data.read(task, directory, split)
@@ -85,8 +88,13 @@ def questions(
     if protocol.shuffled:
         rnd.shuffle(order)
     pool: Sequence[Row] = ()
+    same = task.shots_from == "same" or split == "train"
     if shots:
-        same = task.shots_from == "same"
+        if not same and directory is not None and epath.Path(directory).is_file():
+            raise ValueError(
+                f"{directory} is one file, and shots of {task.name} come from the train split: "
+                "name the folder of both"
+            )
         pool = rows if same else data.read(task, directory, "train").rows
         if len(pool) < shots + same:
             raise ValueError(
@@ -95,7 +103,7 @@ def questions(
     asked = []
     for number in order[:limit]:
         row = rows[number]
-        drawn = _draw(rnd, pool, shots, row if task.shots_from == "same" else None)
+        drawn = _draw(rnd, pool, shots, row if same else None)
         asked.append(_render(task, template, number, row, [(i, pool[i]) for i in drawn]))
     return asked
 

@@ -215,3 +215,15 @@ def test_shots_kept(kept: int, shots: int) -> None:
     assert len(request.context) == 14
     answer = Answer((0.0, 0.0), (False, False), (14, kept))
     assert protocols.shots_kept(question, request, answer, Characters()) == shots
+
+
+def test_a_shot_is_never_the_question(kobest: str) -> None:
+    asked = protocols.questions(task("kobest_copa"), POLYGLOT, kobest, split="train", shots=50)
+    assert not any(question.row in question.shots for question in asked)
+
+
+def test_one_file_has_no_train_split_for_shots(kobest: str) -> None:
+    file = f"{kobest}/COPA/dev.tsv"
+    assert len(protocols.questions(task("kobest_copa"), POLYGLOT, file)) == 500
+    with pytest.raises(ValueError, match=r"dev\.tsv is one file, and shots of kobest_copa come"):
+        protocols.questions(task("kobest_copa"), POLYGLOT, file, shots=5)
