@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from eval.request import Answer, Model, Request
 
+FIELDS = ({"log_probs", "greedy", "context_kept"}, {"text"})  # of an entry, besides its key
 LOG_EVERY = 30.0  # seconds between log lines where there is no terminal
 
 
@@ -53,11 +54,14 @@ class Cache:
                 whole += len(line)
                 try:
                     entry = json.loads(line)
-                    self._entries[entry.pop("key")] = entry
+                    key = entry.pop("key")
                 except (ValueError, KeyError, TypeError, AttributeError):
+                    entry = key = None
+                if not isinstance(key, str) or set(entry) not in FIELDS:
                     raise ValueError(
                         f"{path}, line {number}: not a finished request; move the file away"
-                    ) from None
+                    )
+                self._entries[key] = entry
             file.truncate(whole)
 
     def __contains__(self, key: str) -> bool:

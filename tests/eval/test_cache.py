@@ -68,9 +68,13 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    ['{"text": "no key"}', '{"key": "2"}', '{"key": "2", "logprobs": [-1.0]}', '["key"]', "{"],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, damaged: str) -> None:
     path = tmp_path / "requests.jsonl"
-    path.write_text('{"key": "1", "text": "a"}\n{"text": "no key"}\n')
+    path.write_text(f'{{"key": "1", "text": "a"}}\n{damaged}\n')
     with pytest.raises(ValueError, match=r"requests\.jsonl, line 2: not a finished request"):
         Cache(path)
 
