@@ -184,6 +184,8 @@ def test_a_measure_without_items_has_no_value_and_no_warning() -> None:
         warnings.simplefilter("error")
         found = metrics.summarise(kobbq, items)
         same = metrics.compare(kobbq, items, items)["acc_amb"]
-    assert math.isnan(found["acc_amb"].value) and math.isnan(found["acc_amb"].stderr)
+    assert math.isnan(found["acc_amb"].value)
+    assert math.isnan(found["acc_amb"].stderr)
     assert found["invalid_rate"].value == 1
-    assert math.isnan(same.value) and same.p_value == 1
+    assert math.isnan(same.value)
+    assert same.p_value == 1
