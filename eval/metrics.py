@@ -132,7 +132,7 @@ def compare(task: Task, a: Sequence[Outcome], b: Sequence[Outcome]) -> dict[str,
     for name, value in values.items():
         spread_R = np.concatenate([chunk[name] for chunk in chunks])
         # A resample without a value counts against a difference, on both sides.
-        beyond = min(np.mean(~(spread_R > 0)), np.mean(~(spread_R < 0)))
+        beyond = min(float(np.mean(~(spread_R > 0))), float(np.mean(~(spread_R < 0))))
         found[name] = Difference(float(value[0]), _spread(spread_R), min(1.0, 2 * beyond))
     return found
 
