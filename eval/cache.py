@@ -15,6 +15,7 @@ killed: it is cut off. The file belongs to one process at a time.
 
 import hashlib
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ from tqdm import tqdm
 
 from eval.request import Answer, Model, Request
 
+FIELDS = ({"log_probs", "greedy", "context_kept"}, {"text"})  # of an entry, besides its key
 LOG_EVERY = 30.0  # seconds between log lines where there is no terminal
 
 
@@ -52,11 +54,14 @@ class Cache:
                 whole += len(line)
                 try:
                     entry = json.loads(line)
-                    self._entries[entry.pop("key")] = entry
+                    key = entry.pop("key")
                 except (ValueError, KeyError, TypeError, AttributeError):
+                    entry = key = None
+                if not isinstance(key, str) or set(entry) not in FIELDS:
                     raise ValueError(
                         f"{path}, line {number}: not a finished request; move the file away"
-                    ) from None
+                    )
+                self._entries[key] = entry
             file.truncate(whole)
 
     def __contains__(self, key: str) -> bool:
@@ -88,12 +93,18 @@ def score_all(
     Args:
       description: what the progress is of, such as "kobest_copa, 5 shots".
     Raises:
-      ValueError: see `Model.score`.
+      ValueError: see `Model.score`; or a log-probability is no number, of which any metric would
+        still make one that looks like a score.
     """
     keys = [key_of(model, "score", r.context, r.choices) for r in requests]
 
     def compute(missing: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
         for i, answer in model.score([requests[m] for m in missing]):
+            if any(map(math.isnan, answer.log_probs)):
+                raise ValueError(
+                    f"{description}: the model's log-probabilities are NaN: its weights are "
+                    f"broken, or too large for the precision of {model.engine!r}"
+                )
             yield i, dict(vars(answer))
 
     _fill(cache, keys, compute, description)

@@ -14,6 +14,7 @@ and metrics stay lm-eval's own; only the numbers come from our engine.
 
 import difflib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from itertools import groupby
@@ -47,6 +48,8 @@ def main() -> None:
     output = Path(values.output)
     manager = TaskManager(include_path=values.include_path)
     check_known(values.tasks, manager)
+    # lm-eval's bootstrap forks, and a fork of a process in which JAX runs may hang for ever.
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")
     results = evaluator.simple_evaluate(
         model=LmEval(load(values.model), Cache(output / "requests.jsonl")),
         tasks=values.tasks,

@@ -5,6 +5,7 @@ resample of the items is a draw, from the multinomial distribution, of how often
 outcome occurs, and a metric is a function of such counts: all resamples are one call of numpy.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -102,10 +103,13 @@ def summarise(task: Task, items: Sequence[Outcome]) -> dict[str, Measure]:
     values = _evaluate(task, cells, observed_1C)
     chunks = [_evaluate(task, cells, counts) for counts in _resamples(observed_1C)]
     spread = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in values}
-    return {
-        name: Measure(float(value[0]), float(np.nanstd(spread[name])))
-        for name, value in values.items()
-    }
+    return {name: Measure(float(value[0]), _spread(spread[name])) for name, value in values.items()}
+
+
+def _spread(values_R: Values) -> float:
+    """Returns the standard deviation, nan where no resample has a value."""
+    known = values_R[~np.isnan(values_R)]
+    return float(known.std()) if len(known) else math.nan
 
 
 def compare(task: Task, a: Sequence[Outcome], b: Sequence[Outcome]) -> dict[str, Difference]:
@@ -127,9 +131,9 @@ def compare(task: Task, a: Sequence[Outcome], b: Sequence[Outcome]) -> dict[str,
     found = {}
     for name, value in values.items():
         spread_R = np.concatenate([chunk[name] for chunk in chunks])
-        spread_R = spread_R[~np.isnan(spread_R)]
-        beyond = min(np.mean(spread_R <= 0), np.mean(spread_R >= 0))
-        found[name] = Difference(float(value[0]), float(spread_R.std()), min(1.0, 2 * beyond))
+        # A resample without a value counts against a difference, on both sides.
+        beyond = min(float(np.mean(~(spread_R > 0))), float(np.mean(~(spread_R < 0))))
+        found[name] = Difference(float(value[0]), _spread(spread_R), min(1.0, 2 * beyond))
     return found
 
 

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from etils import epath
+
 from eval import data
 from eval.request import Answer, Request, Tokenizer
 from eval.task import Prompt, Question, Row, Task
@@ -74,7 +76,8 @@ def questions(
       shots: solved rows before each question.
       limit: the first so many questions only; their shots are those of the full run.
     Raises:
-      ValueError: see `eval.data.read`; the task has no such prompt, or too few rows for the shots.
+      ValueError: see `eval.data.read`; the task has no such prompt, or too few rows for the shots,
+        or shots of a train split are wanted where the directory is one file.
     """
     template = task.prompt(prompt, protocol.name)
     found = data.read(task, directory, split)
@@ -85,8 +88,13 @@ def questions(
     if protocol.shuffled:
         rnd.shuffle(order)
     pool: Sequence[Row] = ()
+    same = task.shots_from == "same" or split == "train"
     if shots:
-        same = task.shots_from == "same"
+        if not same and directory is not None and epath.Path(directory).is_file():
+            raise ValueError(
+                f"{directory} is one file, and shots of {task.name} come from the train split: "
+                "name the folder of both"
+            )
         pool = rows if same else data.read(task, directory, "train").rows
         if len(pool) < shots + same:
             raise ValueError(
@@ -95,7 +103,7 @@ def questions(
     asked = []
     for number in order[:limit]:
         row = rows[number]
-        drawn = _draw(rnd, pool, shots, row if task.shots_from == "same" else None)
+        drawn = _draw(rnd, pool, shots, row if same else None)
         asked.append(_render(task, template, number, row, [(i, pool[i]) for i in drawn]))
     return asked
 
@@ -163,19 +171,17 @@ def request(
 ) -> Request:
     """Returns the ids of a question of kind "choice".
 
-    A question without context is asked after `end_of_text`.
+    A question whose context has no token, as one of spaces alone under `lm-eval`, is asked after
+    `end_of_text`.
     Raises ValueError if a choice adds no token to its context.
     """
-    if question.context:
-        context, choices = protocol.encode(tokenizer, question.context, question.choices)
-    else:
-        context, choices = [end_of_text], [tokenizer.encode(c) for c in question.choices]
+    context, choices = protocol.encode(tokenizer, question.context, question.choices)
     for text, ids in zip(question.choices, choices, strict=True):
         if not ids:
             raise ValueError(
                 f"{question.task}, row {question.row}: {text!r} adds no token to its context"
             )
-    return Request(tuple(context), tuple(map(tuple, choices)))
+    return Request(tuple(context) or (end_of_text,), tuple(map(tuple, choices)))
 
 
 def prompt_ids(question: Question, tokenizer: Tokenizer, end_of_text: int) -> tuple[int, ...]:

@@ -105,10 +105,17 @@ def measurements(
     shots.
 
     Raises:
-      ValueError: a task has none of the prompts; the protocol is unknown.
+      ValueError: a task has none of the prompts, or a prompt is of no task; the protocol is
+        unknown.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"no protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
+    there = {name.partition("/")[0] for task in chosen for name in task.prompts}
+    for prompt in prompts:
+        if prompt not in there:
+            raise ValueError(
+                f"these tasks have no prompt {prompt!r}, only: {', '.join(sorted(there))}"
+            )
     plan = []
     for task in chosen:
         plan += [

@@ -29,12 +29,8 @@ def load(
       ValueError: there is no such model, or it is not one that the backend can run.
     """
     if backend == "auto":
-        config = epath.Path(path) / "config.json"
-        ours = not config.exists() or json.loads(config.read_text()).get("model_type") in (
-            "gpt_neox",
-            None,  # the description of a training run
-        )
-        backend = "jax" if ours else "torch"
+        # A training run has no such file, or one that describes the run.
+        backend = "jax" if _model_type(epath.Path(path)) in ("gpt_neox", None) else "torch"
     if backend == "jax":
         from eval.models import jax_neox
 
@@ -42,3 +38,13 @@ def load(
     from eval.models import torch_hf
 
     return torch_hf.load(path, dtype=dtype)
+
+
+def _model_type(directory: epath.Path) -> str | None:
+    config = directory / "config.json"
+    if not config.exists():
+        return None
+    try:
+        return json.loads(config.read_text()).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{config} is not the configuration of a model: {error}") from None

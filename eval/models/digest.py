@@ -10,9 +10,10 @@ SMALL = 2**20  # bytes
 
 
 def of_hf(directory: Path) -> str:
-    """Returns 16 hex digits of the SHA-256 of an HF directory: names and whole contents of its
-    *.safetensors and *.json files, which hold weights, configuration and tokenizer."""
-    files = [*directory.glob("*.safetensors"), *directory.glob("*.json")]
+    """Returns 16 hex digits of the SHA-256 of an HF directory: names and whole contents of the
+    files that hold weights, configuration and tokenizer (which may be merges.txt or *.model)."""
+    patterns = ("*.safetensors", "*.json", "*.txt", "*.model")
+    files = [path for pattern in patterns for path in directory.glob(pattern)]
 
     def read(path: Path) -> bytes:
         with path.open("rb") as file:

@@ -68,9 +68,13 @@ def test_a_torn_last_line_is_dropped(tmp_path: Path) -> None:
     assert path.read_bytes() == whole
 
 
-def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged",
+    ['{"text": "no key"}', '{"key": "2"}', '{"key": "2", "logprobs": [-1.0]}', '["key"]', "{"],
+)
+def test_a_damaged_line_is_named(tmp_path: Path, damaged: str) -> None:
     path = tmp_path / "requests.jsonl"
-    path.write_text('{"key": "1", "text": "a"}\n{"text": "no key"}\n')
+    path.write_text(f'{{"key": "1", "text": "a"}}\n{damaged}\n')
     with pytest.raises(ValueError, match=r"requests\.jsonl, line 2: not a finished request"):
         Cache(path)
 
@@ -110,3 +114,14 @@ def test_lines_are_as_documented(tmp_path: Path) -> None:
     entry = json.loads(path.read_text())
     assert list(entry) == ["key", "log_probs", "greedy", "context_kept"]
     assert entry["log_probs"] == [0.0, -5 / 3]
+
+
+def test_a_score_that_is_no_number_is_refused_and_not_kept(tmp_path: Path) -> None:
+    class Broken(Counting):
+        def score(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+            yield 0, Answer((-1.0, float("nan")), (False, False), (2, 2))
+
+    path = tmp_path / "requests.jsonl"
+    with pytest.raises(ValueError, match="copa: the model's log-probabilities are NaN"):
+        score_all(Broken(), REQUESTS, Cache(path), "copa")
+    assert path.read_bytes() == b""

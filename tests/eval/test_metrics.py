@@ -175,3 +175,17 @@ def test_comparison() -> None:
 def test_other_items_are_not_compared() -> None:
     with pytest.raises(ValueError, match="other items"):
         metrics.compare(task("kobest_copa"), made([0, 1], [0, 1]), made([1, 0], [0, 1]))
+
+
+def test_a_measure_without_items_has_no_value_and_no_warning() -> None:
+    items = [Outcome(2, -1, group=("amb", "0"))] * 3  # no answer is one of the choices
+    kobbq = task("kobbq")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = metrics.summarise(kobbq, items)
+        same = metrics.compare(kobbq, items, items)["acc_amb"]
+    assert math.isnan(found["acc_amb"].value)
+    assert math.isnan(found["acc_amb"].stderr)
+    assert found["invalid_rate"].value == 1
+    assert math.isnan(same.value)
+    assert same.p_value == 1

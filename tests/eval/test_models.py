@@ -11,6 +11,7 @@ import torch
 import transformers
 
 from eval import models
+from eval.models import digest
 from eval.request import Model, Request
 from polyglot_jax import checkpoint, convert
 from polyglot_jax.config import MeshConfig
@@ -179,6 +180,14 @@ def test_special_tokens_are_neither_added_nor_read(hf_dir: Path, backend: str) -
     assert tokenizer.encode("") == []
 
 
+@pytest.mark.parametrize("name", ["merges.txt", "spiece.model", "config.json", "a.safetensors"])
+def test_every_file_of_weights_and_tokenizer_is_in_the_hash(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"one")
+    before = digest.of_hf(tmp_path)
+    (tmp_path / name).write_bytes(b"two")
+    assert digest.of_hf(tmp_path) != before
+
+
 def test_the_hash_tells_models_apart(hf_dir: Path, workdir: Path, tmp_path: Path, params) -> None:
     first = models.load(hf_dir)
     assert first.content_hash == models.load(hf_dir, backend="torch").content_hash
@@ -224,3 +233,10 @@ def test_prompts_that_make_no_sense(hf_dir: Path, backend: str) -> None:
         list(model.generate([(4,)], max_new_tokens=64, stop=[]))
     with pytest.raises(ValueError, match="prompt 1 is empty"):
         list(model.generate([(4,), ()], max_new_tokens=4, stop=[]))
+
+
+@pytest.mark.parametrize("content", ['{"model_type": ', "[]"])
+def test_a_broken_configuration_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json is not the configuration of a model"):
+        models.load(tmp_path)

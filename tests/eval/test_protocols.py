@@ -185,6 +185,14 @@ def test_an_empty_context_is_the_end_of_text() -> None:
     assert protocols.prompt_ids(question, Characters(), 2) == (2,)
 
 
+def test_a_context_of_spaces_is_asked_after_the_end_of_text() -> None:
+    question = Question("t", 0, "  ", (" 가",))
+    request = protocols.request(LM_EVAL, question, Characters(), end_of_text=2)
+    assert (request.context, request.choices) == ((2,), ((32, 32, 32, ord("가")),))
+    request = protocols.request(POLYGLOT, question, Characters(), end_of_text=2)
+    assert (request.context, request.choices) == ((32, 32), ((32, ord("가")),))
+
+
 def test_a_choice_without_tokens_is_refused() -> None:
     question = Question("t", 7, "가", ("나", ""))
     for protocol in protocols.PROTOCOLS.values():
@@ -207,3 +215,15 @@ def test_shots_kept(kept: int, shots: int) -> None:
     assert len(request.context) == 14
     answer = Answer((0.0, 0.0), (False, False), (14, kept))
     assert protocols.shots_kept(question, request, answer, Characters()) == shots
+
+
+def test_a_shot_is_never_the_question(kobest: str) -> None:
+    asked = protocols.questions(task("kobest_copa"), POLYGLOT, kobest, split="train", shots=50)
+    assert not any(question.row in question.shots for question in asked)
+
+
+def test_one_file_has_no_train_split_for_shots(kobest: str) -> None:
+    file = f"{kobest}/COPA/dev.tsv"
+    assert len(protocols.questions(task("kobest_copa"), POLYGLOT, file)) == 500
+    with pytest.raises(ValueError, match=r"dev\.tsv is one file, and shots of kobest_copa come"):
+        protocols.questions(task("kobest_copa"), POLYGLOT, file, shots=5)

@@ -91,8 +91,11 @@ def test_prompts_that_a_task_lacks_are_left_out_and_equal_ones_asked_once(tmp_pa
     asked = [(task.name, how.prompt) for task, how in plan]
     assert ("kobest_sentineg", "modified") in asked
     assert ("kobest_copa", "modified") not in asked  # the same words
-    with pytest.raises(ValueError, match="has no prompt 'modfied'"):
-        plan_of(tmp_path, prompts=["modfied"])
+    for words in (["modfied"], ["original", "modfied"]):
+        with pytest.raises(ValueError, match="have no prompt 'modfied', only: modified, original"):
+            plan_of(tmp_path, prompts=words)
+    with pytest.raises(ValueError, match="klue_nli has no prompt 'modified', only: original"):
+        plan_of(tmp_path, ["kobest", "klue_nli"], prompts=["modified"])
 
 
 def test_words_that_are_no_numbers():
