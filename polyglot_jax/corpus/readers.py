@@ -7,6 +7,7 @@ that says where and why, and the caller decides whether to count it or to stop.
 
 import glob
 import json
+import os
 from collections.abc import Iterator
 from typing import Literal
 
@@ -35,7 +36,7 @@ KINDS = {"JSONL": JSONL, "Parquet": TABLES, "text": (*PLAIN, *MARKDOWN, *HTML)}
 SUFFIXES = tuple(suffix for suffixes in KINDS.values() for suffix in suffixes)
 
 
-def find_files(pattern: str) -> list[epath.Path]:
+def find_files(pattern: epath.PathLike) -> list[epath.Path]:
     """Returns the files that a path or glob names, sorted.
 
     A directory stands for all files in it, which must be of one kind; an output of the corpus
@@ -47,6 +48,7 @@ def find_files(pattern: str) -> list[epath.Path]:
       ValueError: nothing matches, a match has a suffix that no reader knows, or a directory holds
         folders or files of several kinds.
     """
+    pattern = os.fspath(pattern)
     if pattern.startswith(hub.PREFIX):
         return hub.files_of(pattern)
     path = epath.Path(pattern)
