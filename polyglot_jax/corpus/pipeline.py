@@ -27,6 +27,7 @@ from polyglot_jax.corpus import (
     boilerplate,
     contamination,
     dedup,
+    kinds,
     near_dup,
     outcome,
     parts,
@@ -74,6 +75,8 @@ def run(
         holds something else.
       OSError: a file cannot be written, or a worker process was killed.
     """
+    if job.classifier:
+        kinds.resolve(job.classifier)  # raises before there is anything to remove
     out = epath.Path(output)
     work = out.parent / f".{out.name}.work"
     job = dataclasses.replace(job, work=str(work))

@@ -179,6 +179,14 @@ def test_a_work_directory_that_was_half_removed_is_not_taken_up(
     assert digests(out) == digests(tmp_path / "whole")
 
 
+def test_flags_that_cannot_be_leave_nothing_behind(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="classifier 'nowhere:f'"):
+        run([str(raw)], tmp_path / "out", classifier="nowhere:f")
+    with pytest.raises(ValueError, match="'phone' is unknown"):
+        Options(pii=("phone",))
+    assert not (tmp_path / ".out.work").exists()
+
+
 def test_a_finished_task_does_nothing(raw: Path, tmp_path: Path) -> None:
     job = Job(work=str(tmp_path / "work"), options=Options())
     for folder in ("scan", "clean", "rejects", "keys", "lines"):
