@@ -68,6 +68,9 @@ _PIECE = re.compile(
 )
 _OPENING = re.compile(r"<(!--|(/?)([a-zA-Z][a-zA-Z0-9]*+))")
 _PAGE = re.compile(r"\s*<(?:!doctype\s+html|html)\b[^<>]*>", re.IGNORECASE)
+# Without any of these its lines are all the structure that it has: text between what is left of a
+# page's first and last tags.
+_BREAK = re.compile(r"<(?:p|br|hr|div|li|tr|td|h[1-6]|article|section|pre)\b", re.IGNORECASE)
 _MARKUP = re.compile(r"\A\s*<|</(?:html|body|div|p|table|td|ul)\s*>", re.IGNORECASE)
 _NESTED_AMPERSANDS = re.compile(r"&(?:amp;)+(?=(?:#[0-9]+|#[xX][0-9a-fA-F]+|[A-Za-z]\w*);)")
 _MENTION = re.compile(r"""["'’”)\]]?\s?(?:태그|요소|엘리먼트|속성|tag|element)""", re.IGNORECASE)
@@ -125,13 +128,14 @@ def strip_tags(text: str) -> str:
 
 
 def _strip_once(text: str) -> str:
-    if _PAGE.match(text):
+    is_page = bool(_PAGE.match(text))
+    if is_page and _BREAK.search(text):
         return strip_page(text)
     text = _NESTED_AMPERSANDS.sub("&", text)
     matches = list(_PIECE.finditer(text))
     tags = [match for match in matches if _is_tag(match)]
     about_html = any(_MENTION.match(text, match.end()) for match in tags)
-    if about_html or not any(_is_evidence(match) for match in matches):
+    if about_html or not (is_page or any(_is_evidence(match) for match in matches)):
         return _decode(text, matches)
     return _render("".join(_for_parser(text, matches)), page=False)
 
@@ -167,7 +171,8 @@ def _for_parser(text: str, matches: list[re.Match[str]]) -> Iterator[str]:
         elif match["comment"] is None and not _is_tag(match):
             yield html.escape(match[0], quote=False)
         elif "\n" in match[0]:  # or two lines would become one
-            yield "<x-line></x-line>"
+            kind = "x-paragraph" if "\n\n" in match[0] else "x-line"
+            yield f"<{kind}></{kind}>"
         elif match["comment"] is None:
             slash, name = match["slash"], match["name"].lower()
             if name in _DROPPED or name == "pre":

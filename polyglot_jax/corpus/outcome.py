@@ -11,6 +11,7 @@ from etils import epath
 from polyglot_jax.corpus import boilerplate, records, stats
 from polyglot_jax.corpus.plan import Job
 
+DISCARDED = "discarded"  # a file in a work directory that is being removed
 _SNIPPET = 240  # characters of a document shown
 _REJECTS = 10  # shown in the report
 
@@ -60,6 +61,17 @@ def publish(work: epath.Path, out: epath.Path) -> None:
     else:
         for file in sorted(_files_under(whole), key=lambda f: (f.name == "report.json", str(f))):
             file.rename(out.joinpath(*file.parts[len(whole.parts) :]))
+    discard(work)
+
+
+def discard(work: epath.Path) -> None:
+    """Removes a work directory. Killed meanwhile, the next run must do that first: half of the
+    files would be taken for those of a run to go on with."""
+    mark = work / DISCARDED
+    mark.write_text("by polyglot_jax.corpus\n")
+    for path in work.iterdir():
+        if path.name != mark.name:
+            path.rmtree() if path.is_dir() else path.unlink()
     work.rmtree()
 
 
@@ -79,7 +91,7 @@ def write_report(
     )
     found = [part for one in written for part in one["parts"]]
     if not found:
-        job.path().rmtree()
+        discard(job.path())
         raise ValueError(nothing_left(job, total))
     _name_survivors(job, units, total)
     report: dict[str, Any] = {"format": 3, "fingerprint": fingerprint, "options": _options(job)}

@@ -32,15 +32,15 @@ _DIGIT, _MASK = "0-9０-９", "*＊xXｘＸ●○◯"
 # Each of these means the ASCII character at its place; one for one, so that positions stay.
 _FOLD = dict(
     zip(
-        "０１２３４５６７８９‐‑‒–—―−－ㅡ～∼．（）／＿＋：＠＊●○◯ｘＸ\u00a0\u3000",
-        "0123456789---------~~.()/_+:@****xX  ",
+        "０１２３４５６７８９‐‑‒–—―−－ㅡ～∼．ㆍ・•‧（）／＿＋：＝＠＊●○◯ｘＸ\u00a0\u3000",
+        "0123456789---------~~.····()/_+:=@****xX  ",
         strict=True,
     )
 )
 _FOLDED = re.compile(f"[{re.escape(''.join(_FOLD))}]")
 # At least nine digits or mask signs that few characters separate: no shorter number is personal.
 _MAYBE_NUMBER = re.compile(rf"[{_DIGIT}](?:[^\n{_DIGIT}{_MASK}]{{0,4}}[{_DIGIT}{_MASK}]){{8}}")
-_CLUSTER = re.compile(r"[0-9](?:[-. ()/_~]{0,4}[0-9*xX]){8,}")
+_CLUSTER = re.compile(r"[0-9](?:[-. ()/_~·]{0,4}[0-9*xX]){8,}")
 _GROUP = re.compile("(?<![0-9])[0-9]")
 _OPENED = re.compile(r"[(+]{1,2}\Z")
 _LOCAL_PART = re.compile(r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}\Z")

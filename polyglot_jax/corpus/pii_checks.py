@@ -12,6 +12,9 @@ _BRN_WEIGHTS = (1, 3, 7, 1, 3, 7, 1, 3, 5)
 _CENTURIES = dict.fromkeys("1256", 1900) | dict.fromkeys("3478", 2000) | dict.fromkeys("90", 1800)
 
 
+_LAST_BIRTH = 2030  # 880123-4... would be of 2088: the barcodes of Korean goods begin with 880
+
+
 def is_date(year: int, month: int, day: int) -> bool:
     """Whether the Gregorian calendar has this day."""
     try:
@@ -25,7 +28,9 @@ def is_birth(front: str, century_digit: str) -> bool:
     """Whether six digits are a birth date in the century of the seventh (or of any, if masked)."""
     years = [_CENTURIES[century_digit]] if century_digit != "*" else [1900, 2000]
     yy, month, day = int(front[:2]), int(front[2:4]), int(front[4:])
-    return any(is_date(century + yy, month, day) for century in years)
+    return any(
+        century + yy <= _LAST_BIRTH and is_date(century + yy, month, day) for century in years
+    )
 
 
 def is_corporation(front: str, century_digit: str) -> bool:

@@ -20,19 +20,21 @@ _LABELS = re.compile(
         |사건|법인|쿠폰|우편\ ?번호|예약\ ?번호|파일|버전|version|빌드|릴리[스즈]|release|조회
         |타임스탬프|고객\ ?센터|글\ ?번호|지점|시각|이진수|oid|드라이버|(?<![a-z])v(?:er)?\.?$)
     |(?P<acc>계좌|구좌|은행(?!나무|잎|법)|뱅크|통장|입금|송금|예금|이체|농협|수협|신협|새마을|우체국
-        |산림조합|증권(?!\ ?번호)|카뱅|케뱅|토뱅)
+        |산림조합|증권(?!\ ?번호)|카뱅|케뱅|토뱅|(?<![a-z])bank(?![a-z])|account\ n(?:o\b|umber))
     |(?P<tel>전화|연락|휴대|폰|문자|팩스|문의|상담|카톡|예약|거부|[☎☏📞]|(?<!<\|)tel|phone|mobile
-        |fax|(?<![a-z])h\.?p(?![a-z])|(?<![a-z])[tfmhc](?=[.:\ ]))
-    |(?P<rrn>주민|외국인|등록증)
+        |sms|fax|(?<![a-z])h\.?p(?![a-z])|(?<![a-z])[tfmhc](?=[.:\ ]))
+    |(?P<rrn>주민|외국인|등록증|(?<!<\|)rrn|jumin)
     |(?P<card>카드|card|결제)
     |(?P<brn>사업자)
     |(?P<passport>여권|passport)
     |(?P<ip>(?<![a-z])ip(?!v6)|아이피|접속|ping|host|서버)""",
     re.IGNORECASE | re.VERBOSE,
 )
-# Letters may touch a number if they are one of these: Tel010-..., H.P.010-..., T:02-..., IP1.2.3.4
+# Letters may touch a number if they are one of these: Tel010-..., H.P.010-..., T:02-..., IP1.2.3.4,
+# phone=01012345678
 _PREFIX = re.compile(
-    r"(?<![a-z])(?:ip|tel|fax|phone|mobile|h\.?p|c\.?p|ph|[tfmphc])[.:-]?\Z", re.IGNORECASE
+    r"(?<![a-z])(?:ip|tel|fax|phone|mobile|sms|rrn|jumin|h\.?p|c\.?p|ph|[tfmphc])[.:=-]?\Z",
+    re.IGNORECASE,
 )
 # Banks that are ordinary words as well: only directly beside a number of a bank's shape.
 _BRAND = "국민|신한|우리|하나|기업|제일|씨티|대구|부산|경남|광주|전북|제주|산업|외환"
@@ -41,7 +43,15 @@ _ACC_AFTER = re.compile(
     rf"[ (\[/,]{{0,2}}(?:{_BRAND})|[^0-9<\[\n]{{0,10}}?"
     "(?:계좌|구좌|통장|예금주|은행(?!나무|잎|법)|뱅크|농협|수협|신협|새마을|우체국|카뱅|케뱅|토뱅)"
 )
+# Behind bare digits, where `우리` or `국민` would be the next word, and `농협` a shop's.
+_BANK_AFTER = re.compile(
+    rf" ?[(\[]? ?(?:(?:{_BRAND}|농협|수협|신협|새마을금고|우체국)(?:은행|[)\]]|\Z)"
+    "|카뱅|카카오뱅크|케이뱅크|토스뱅크)"
+)
+_TEL_AFTER = re.compile(r"[^0-9<\[\n]{0,4}?(?:전화|연락|문의|문자|팩스)")
+_RRN_AFTER = re.compile(r"[^0-9<\[\n]{0,4}?(?:주민|외국인)")
 _UNIT = re.compile(r" ?(?:원|만|억|천|달러|엔|유로|건|개|명|주|회|호|조|%|번째|밀리초)")
+_YEAR = re.compile("(?:19|20)[0-9]{2}-")  # also in flattened tables, `입금22004-11-08205,000,000원`
 _PASSPORT_AFTER = re.compile(r"[^0-9<\[\n]{0,4}?(?:여권|passport)", re.IGNORECASE)
 
 # A number glued to what follows; a mask's token or stand-in counts like the number it hides.
@@ -101,6 +111,11 @@ class Found:
         """Whether only blanks separate the groups, as they do columns of a table."""
         return not self.bare and self.match[0].replace(" ", "").isdigit()
 
+    @property
+    def after(self) -> str:
+        """The few characters behind the candidate."""
+        return self.match.string[self.match.end() : self.match.end() + 16]
+
     def label(self, reach: int = 30) -> str | None:
         """What the last labelling word within `reach` characters says, or None."""
         kinds = [match.lastgroup for match in _LABELS.finditer(self.left[-reach:])]
@@ -129,10 +144,13 @@ def _is_rrn(found: Found) -> bool:
     front, century = digits[:6], digits[6]
     if not checks.is_birth(front, century) or checks.is_corporation(front, century):
         return False
-    if not (found.bare or found.spaced):
+    if "-" in found.match[0]:
         return found.label(10) != "other"
     label = found.label()
-    return label == "rrn" or (label != "other" and checks.has_rrn_digit(digits))
+    if label == "rrn" or (label != "other" and _RRN_AFTER.match(found.after)):
+        return True
+    # Of the shapes with a dot or slash, one decimal fraction in ten would have the check digit.
+    return (found.bare or found.spaced) and label != "other" and checks.has_rrn_digit(digits)
 
 
 def _is_tel(found: Found) -> bool:
@@ -151,7 +169,10 @@ def _is_tel(found: Found) -> bool:
             return len(digits) == 11 and found.label(12) != "other"
     # 02110-1301 is a US postcode, 02/11050000 a path, 02 123 4567 columns of a table.
     glued = number[0].isdigit() or number[0] in "/_~"
-    return not (glued or found.spaced) or found.label() == "tel"
+    if not (glued or found.spaced) or (found.spaced and trunk in _OF_PERSONS and len(digits) > 10):
+        return True
+    label = found.label()
+    return label == "tel" or (label != "other" and bool(_TEL_AFTER.match(found.after)))
 
 
 def _is_card(found: Found) -> bool:
@@ -165,14 +186,18 @@ def _is_brn(found: Found) -> bool:
 
 def _is_acc(found: Found) -> bool:
     match, digits = found.match, found.digits
-    after = match.string[match.end() : match.end() + 16]
+    after = found.after
     shape = tuple(len(group) for group in re.findall("[0-9]+", match[0]))
-    if not (found.bare or shape in _ACCOUNTS):
+    known = found.bare or shape in _ACCOUNTS
+    if not (known or ("-" in match[0] and 10 <= len(digits) <= 14)):
         return False
     if _UNIT.match(after) or checks.starts_with_date(digits) or len(set(digits)) == 1:
         return False
+    if not known:  # banks have had more shapes than the table
+        return found.label(10) == "acc" and not _YEAR.search(match[0])
     if found.bare:
-        return found.label(20) == "acc"
+        label = found.label(20)
+        return label == "acc" or (label != "other" and bool(_BANK_AFTER.match(after)))
     if _BRAND_BEFORE.search(found.left):
         return True
     label = found.label()
@@ -180,8 +205,7 @@ def _is_acc(found: Found) -> bool:
 
 
 def _is_passport(found: Found) -> bool:
-    after = found.match.string[found.match.end() : found.match.end() + 16]
-    return found.label() == "passport" or bool(_PASSPORT_AFTER.match(after))
+    return found.label() == "passport" or bool(_PASSPORT_AFTER.match(found.after))
 
 
 def _is_ip(found: Found) -> bool:
@@ -202,19 +226,21 @@ class Rule:
     holds: Callable[[Found], bool]
 
 
+_OF_PERSONS = ("070", *(f"050{n}" for n in range(2, 9)))  # rare as columns of tables, unlike 02
 _DASH = "[ ]?-[ ]?"
+_TEL_GAP = "(?:[ ]?-{1,2}[ ]?|[ ]?[./_~·][ ]?|[ ])?"
 # 010-1234-5678, (02)123-4567, +82 (0)10 1234 5678, 02-123-4567~8
 _TEL = rf"""
     (?:(?:\((?=[0-9]{{2,4}}\)))?(?P<trunk>01[016-9]|050[2-8]|0(?:2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|50|70|80))\)?
       |(?:\(\+82\)|\+82\)?|(?:00)?82(?=-))[-. ]{{0,2}}(?:\(0\)|0)?
        (?:1[016-9]|50[2-8]|2|3[1-3]|4[1-4]|5[1-5]|6[1-4]|50|70|80))
-    (?:{_DASH}|[ ]?[./_~][ ]?|[ ])?[0-9]{{3,4}}(?:{_DASH}|[./_~]|[ ])?[0-9]{{4}}
+    {_TEL_GAP}[0-9]{{3,4}}{_TEL_GAP}[0-9]{{4}}
     (?:~[0-9]{{1,4}}(?![-.0-9]|[ ][0-9]))?(?![0-9])"""
 NUMBERS: Sequence[Rule] = (
     Rule(
         "rrn",
         re.compile(
-            rf"[0-9]{{6}}(?:(?:{_DASH}| )?[0-9]{{7}}(?![0-9])"
+            rf"[0-9]{{6}}(?:(?:[ ]?[-./_~·][ ]?| )?[0-9]{{7}}(?![0-9])"
             rf"|{_DASH}[0-9*][0-9*xX]{{5}}[*xX](?![*xX]))"
         ),
         _is_rrn,
@@ -222,7 +248,7 @@ NUMBERS: Sequence[Rule] = (
     Rule(
         "card",
         re.compile(
-            rf"(?:[3-69][0-9]{{3}}({_DASH}| |)[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}"
+            rf"(?:[3-69][0-9]{{3}}({_DASH}|[. ]|)[0-9]{{4}}\1[0-9]{{4}}\1[0-9]{{4}}"
             rf"|3[47][0-9]{{2}}({_DASH}| |)[0-9]{{6}}\2[0-9]{{5}})(?![0-9])"
         ),
         _is_card,
@@ -232,7 +258,7 @@ NUMBERS: Sequence[Rule] = (
     Rule(
         "acc",
         re.compile(
-            rf"(?:[0-9]{{10,14}}|[0-9]{{2,8}}({_DASH}|[. ])[0-9]{{1,8}}(?:\1[0-9]{{1,8}}){{0,2}})"
+            rf"(?:[0-9]{{10,14}}|[0-9]{{2,8}}({_DASH}|[. ])[0-9]{{1,8}}(?:\1[0-9]{{1,8}}){{0,3}})"
             r"(?![0-9])"
         ),
         _is_acc,
@@ -257,7 +283,8 @@ EMAIL = Rule(
     re.compile(
         r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9][A-Za-z0-9-]{0,62}\.){1,5}"
         r"(?!(?:png|jpe?g|gif|svg|webp|ico|js|css|html?)(?![A-Za-z]))[A-Za-z]{2,24}"
-        rf"(?![.:/]?(?:[0-9A-Za-z@]|{_MASKED})|:&)"  # git@host.com:path is no mailbox
+        # git@host.com:path is no mailbox, nor is what a path follows; a second address may.
+        rf"(?![.:]?(?:[0-9A-Za-z@]|{_MASKED})|:&|/(?:{_MASKED}|[A-Za-z@](?![\w.%+-]{{0,63}}@)))"
     ),
     lambda found: not _IN_URL.search(found.left),
 )

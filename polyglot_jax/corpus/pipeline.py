@@ -27,6 +27,7 @@ from polyglot_jax.corpus import (
     boilerplate,
     contamination,
     dedup,
+    kinds,
     near_dup,
     outcome,
     parts,
@@ -74,6 +75,8 @@ def run(
         holds something else.
       OSError: a file cannot be written, or a worker process was killed.
     """
+    if job.classifier:
+        kinds.resolve(job.classifier)  # raises before there is anything to remove
     out = epath.Path(output)
     work = out.parent / f".{out.name}.work"
     job = dataclasses.replace(job, work=str(work))
@@ -85,7 +88,7 @@ def run(
         if report is None:
             report = _prepare(do, job, inputs, scans, max_rejects, fingerprint)
     if not (work / "output/report.json").exists():
-        work.rmtree()
+        outcome.discard(work)
         return report
     outcome.publish(work, out)
     return report
@@ -93,6 +96,8 @@ def run(
 
 def _begin(work: epath.Path) -> None:
     """Makes the work directory, or takes up one that this program made."""
+    if (work / outcome.DISCARDED).exists():
+        outcome.discard(work)
     if work.exists() and not (work / "begun").exists() and any(work.iterdir()):
         raise ValueError(f"{work} is in the way: it is none of this program's; remove or rename it")
     work.mkdir(parents=True, exist_ok=True)
@@ -113,7 +118,7 @@ def _done(work: epath.Path, out: epath.Path, fingerprint: str) -> dict[str, Any]
         try:
             done = outcome.finished(out, fingerprint)
         except ValueError:
-            work.rmtree()
+            outcome.discard(work)
             raise
         with records.writing(path) as file:
             file.write(fingerprint.encode())
@@ -213,5 +218,5 @@ def _check(
                 with file.open("r", encoding="utf-8") as lines:
                     line += f"; the first reject: {next(iter(lines)).strip()}"
                 break
-    job.path().rmtree()
+    outcome.discard(job.path())
     raise ValueError(line)

@@ -193,7 +193,12 @@ def fingerprint(job: Job, inputs: list[Input], scans: list[dict[str, Any]]) -> s
     folder = Path(__file__).parent
     code = [f.read_bytes() for f in sorted(folder.glob("*.py")) if f.name not in _CODE]
     settings = {key: value for key, value in asdict(job).items() if key != "work"}
-    libraries = ("pyarrow", "numpy", *(("datasketch",) if job.near_duplicates else ()))
+    libraries = (
+        "pyarrow",
+        "numpy",
+        "selectolax",
+        *(("datasketch",) if job.near_duplicates else ()),
+    )
     held_out = [hashlib.sha256(epath.Path(f).read_bytes()).hexdigest() for f in job.held_out]
     facts = [
         [{**asdict(one), "file": None} for one in inputs],

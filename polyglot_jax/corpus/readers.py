@@ -157,6 +157,7 @@ def documents(pattern: str) -> Iterator[Document]:
 def _read_jsonl(
     path: epath.Path, fields: Fields, begin: int, end: int | None, row: int
 ) -> Iterator[Document | Reject]:
+    first = row
     try:
         # Bytes, so that U+2028 inside a string is no line end and one bad line stays one.
         for line in lines.lines(path, begin, end):
@@ -165,6 +166,8 @@ def _read_jsonl(
             elif line.strip():
                 yield _parse_json(str(path), row, line, fields)
             row += 1
+        if row == first:
+            yield _empty(path)
     except lines.UnreadableError as error:
         yield Reject(str(path), row, str(error))
 
@@ -191,7 +194,8 @@ def _parse_json(file: str, row: int, line: bytes, fields: Fields) -> Document | 
 def _read_blocks(
     path: epath.Path, begin: int, end: int | None, row: int
 ) -> Iterator[Document | Reject]:
-    first, size = row, 0
+    begun = first = row
+    size = 0
     block: list[bytes] = []  # the lines of one document, none of them once they are too many
 
     def document() -> Document | Reject:
@@ -215,8 +219,14 @@ def _read_blocks(
             row += 1
         if size:
             yield document()
+        elif row == begun:
+            yield _empty(path)
     except lines.UnreadableError as error:
         yield Reject(str(path), row, str(error))
+
+
+def _empty(path: epath.Path) -> Reject:
+    return Reject(str(path), 0, "empty file")
 
 
 def _read_whole(path: epath.Path) -> Iterator[Document | Reject]:
@@ -227,6 +237,9 @@ def _read_whole(path: epath.Path) -> Iterator[Document | Reject]:
         return
     if isinstance(data, int):
         yield too_long(str(path), 1, data)
+        return
+    if not data:
+        yield _empty(path)
         return
     text = decode(str(path), 1, data)
     yield text if isinstance(text, Reject) else Document(str(path), 1, text)

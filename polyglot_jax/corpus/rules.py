@@ -75,6 +75,7 @@ class Options:
         for name in self.without:
             if name not in NAMES:
                 raise ValueError(f"no cleaning rule {name!r}; there are {', '.join(NAMES)}")
+        pii.find("", self.pii, self.pii_style)  # raises where a type or the style is unknown
 
 
 # The numbers of the original's Korean job (EleutherAI/dps, configs/korean_job.yaml).

@@ -139,3 +139,14 @@ def test_hostile_text_takes_no_longer_than_other_text(unit: str) -> None:
     strip_page(text)
     clean(text, Options(without=("personal_data",)))
     assert time.process_time() - start < 5
+
+
+def test_an_empty_line_inside_a_comment_or_tag_stays_one() -> None:
+    assert strip_tags("가<!--\n\n-->나<b\n>다</b>") == "가\n\n나\n다"
+
+
+@pytest.mark.parametrize("before", ["<!DOCTYPE html>", "<html><body>", "<!doctype html>\n<html>"])
+@pytest.mark.parametrize("after", ["", "</body></html>"])
+def test_a_text_between_the_tags_of_a_page_keeps_its_lines(before: str, after: str) -> None:
+    text = "첫 문단.\n둘째 줄.\n\n둘째 문단."
+    assert strip_tags(f"{before}{text}{after}").strip() == text

@@ -12,6 +12,7 @@ from typing import Any
 
 import psutil
 import pytest
+from etils import epath
 
 from polyglot_jax.corpus import plan, sources, tasks
 from polyglot_jax.corpus.plan import Job
@@ -158,6 +159,34 @@ def test_what_a_run_was_begun_with_must_stay(raw: Path, tmp_path: Path) -> None:
     (work / "notes").touch()
     with pytest.raises(ValueError, match="in the way"):
         run([str(raw)], out)
+
+
+def test_a_work_directory_that_was_half_removed_is_not_taken_up(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(folder: epath.Path) -> None:
+        if folder.name == "keys":
+            raise KeyboardInterrupt
+        remove(folder)
+
+    out = tmp_path / "out"
+    remove = type(epath.Path(tmp_path)).rmtree
+    monkeypatch.setattr(type(epath.Path(tmp_path)), "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run([str(raw)], out, min_chars=100_000)
+    monkeypatch.undo()
+    (tmp_path / ".out.work/fingerprint").unlink(missing_ok=True)
+    run([str(raw)], out)
+    run([str(raw)], tmp_path / "whole")
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+def test_flags_that_cannot_be_leave_nothing_behind(raw: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="classifier 'nowhere:f'"):
+        run([str(raw)], tmp_path / "out", classifier="nowhere:f")
+    with pytest.raises(ValueError, match="'phone' is unknown"):
+        Options(pii=("phone",))
+    assert not (tmp_path / ".out.work").exists()
 
 
 def test_a_finished_task_does_nothing(raw: Path, tmp_path: Path) -> None:
