@@ -22,7 +22,7 @@ def test_loads_by_path_what_it_loads_by_name() -> None:
     [
         (
             "ko_tinny",
-            r"unknown experiment 'ko_tinny'; did you mean ko_tiny.*known: east_asian_1p3b, ko_12p8b",
+            r"unknown experiment 'ko_tinny'; did you mean ko_tiny.*known: east_asian_1p3b",
         ),
         ("__init__", "unknown experiment '__init__'"),
         ("../experiments/ko_tiny", "unknown experiment"),

@@ -24,7 +24,8 @@ def read_texts(path: epath.Path) -> Iterator[bytes]:
     """
     for item in readers.read(path):
         if isinstance(item, readers.Reject):
-            raise ValueError(f"{item.file}, line {item.row}: {item.reason}")
+            where = f"{item.file}, line {item.row}" if item.row else item.file  # 0: all of it
+            raise ValueError(f"{where}: {item.reason}")
         yield item.text.encode()
 
 
