@@ -157,7 +157,7 @@ def _fill(
                 shown, rate = now, done / (now - start)
                 left = (len(missing) - done) / rate
                 print(
-                    f"{description}: {bar.total - len(missing) + done:,} of {bar.total:,}, "
+                    f"{description}: {len(first) - len(missing) + done:,} of {len(first):,}, "
                     f"{rate:.1f} items/s, {left:.0f} s left",
                     file=sys.stderr,
                 )
