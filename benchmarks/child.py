@@ -14,12 +14,22 @@ import sys
 import tempfile
 import threading
 from collections.abc import Generator, Mapping
+from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
 
 # JAX takes 75% of a GPU's memory by default, which is less than AdamW's state of the larger models.
 MEMORY_FRACTION = {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.95"}
+
+
+def peak_bytes() -> int:
+    """Returns the most memory that this process has held at a time.
+
+    Not `ru_maxrss`: that begins with what the parent held when it started this process.
+    """
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def rows(

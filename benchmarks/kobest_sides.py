@@ -1,12 +1,11 @@
 """The two sides of `benchmarks.kobest`, each in a process of its own: ours, and lm-eval's HFLM."""
 
 import json
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks import child, record
 from benchmarks.child import Row
 from eval.request import Request
 
@@ -20,8 +19,7 @@ def read_requests(path: str) -> list[Request]:
 
 
 def _row(seconds: float, log_probs: Sequence[Sequence[float]]) -> Row:
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": seconds, "peak_bytes": peak_kib * 1024, "log_probs": log_probs}
+    return {"seconds": seconds, "peak_bytes": child.peak_bytes(), "log_probs": log_probs}
 
 
 def ours(model: str, requests: str, **unused: int) -> Iterator[Row]:

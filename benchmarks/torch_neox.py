@@ -5,7 +5,6 @@ the parameters, the gradients and both moments are float32 as ours are, the forw
 bfloat16 autocast, and `torch.compile` compiles it together with the loss.
 """
 
-import resource
 import time
 from collections.abc import Callable, Iterator
 
@@ -13,7 +12,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from benchmarks import record, workload
+from benchmarks import child, record, workload
 from benchmarks.child import Row
 from polyglot_jax.config import Experiment, load_experiment
 
@@ -112,8 +111,7 @@ def cpu_rounds(name: str, steps: int) -> Iterator[Row]:
             loss = step()
         loss.item()
         elapsed = time.perf_counter() - start
-        peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        yield {"seconds": elapsed, "peak_bytes": peak_kib * 1024}
+        yield {"seconds": elapsed, "peak_bytes": child.peak_bytes()}
 
 
 def _product_seconds(product: workload.Product) -> float:

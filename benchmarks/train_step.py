@@ -8,7 +8,6 @@ what the step takes beyond them is everything else. Appends to benchmarks/RESULT
 """
 
 import os
-import resource
 import statistics
 import time
 from collections.abc import Iterator
@@ -58,8 +57,7 @@ def cpu_rounds(name: str, steps: int) -> Iterator[Row]:
                 state, metrics = train_step(state, batch)
             jax.block_until_ready(state)
             elapsed = time.perf_counter() - start
-            peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            yield {"seconds": elapsed, "peak_bytes": peak_kib * 1024}
+            yield {"seconds": elapsed, "peak_bytes": child.peak_bytes()}
 
 
 def _product_seconds(product: workload.Product) -> float:

@@ -73,10 +73,12 @@ def train(texts: Iterable[tuple[str, str]], recipe: Recipe, *, processes: int = 
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
+    all_cut = not recipe.unmarked and "none" not in recipe.segmenters.values()
+    an_id = words.CUT_WORDS_AN_ID if all_cut else words.WHOLE_WORDS_AN_ID
     counts = words.count(
         _prepared(texts, recipe),
         processes,
-        most=max(words.WORDS_AN_ID * recipe.vocab_size, words.LEAST_WORDS),
+        most=max(an_id * recipe.vocab_size, words.LEAST_WORDS),
         blanks=not recipe.whitespace_runs,
     )
     _interruptibly(tokenizer.train_from_iterator, words.repeated(counts), trainer)
