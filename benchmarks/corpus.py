@@ -83,18 +83,20 @@ def measure(side: str, raw: Path, out: Path, processes: int) -> Row:
         stderr=subprocess.PIPE,
         text=True,
     )
-    peak = [0]
-    sampler = threading.Thread(target=_sample, args=(process.pid, peak), daemon=True)
+    peak, cpu = [0], dict[int, float]()
+    sampler = threading.Thread(target=_sample, args=(process.pid, peak, cpu), daemon=True)
     sampler.start()
     stdout, stderr = process.communicate()
     seconds = time.perf_counter() - start
+    used = {"seconds": seconds, "peak_bytes": peak[0], "cpu_seconds": sum(cpu.values())}
     if process.returncode:
         raise ValueError(f"{side}: {(stderr.strip().splitlines() or ['failed'])[-1][:300]}")
-    return {"seconds": seconds, "peak_bytes": peak[0], **json.loads(stdout.splitlines()[-1])}
+    return {**used, **json.loads(stdout.splitlines()[-1])}
 
 
-def _sample(pid: int, peak: list[int]) -> None:
-    """Notes the largest memory of a process tree (PSS: shared pages once), ten times a second."""
+def _sample(pid: int, peak: list[int], cpu: dict[int, float]) -> None:
+    """Notes ten times a second the largest memory of a process tree (PSS: shared pages once), and
+    what each process has used of a core: `getrusage` misses the workers of a fork server."""
     try:
         root = psutil.Process(pid)
         while root.is_running() and root.status() != psutil.STATUS_ZOMBIE:
@@ -102,6 +104,8 @@ def _sample(pid: int, peak: list[int]) -> None:
             for process in (root, *root.children(recursive=True)):
                 try:
                     total += process.memory_full_info().pss
+                    times = process.cpu_times()
+                    cpu[process.pid] = times.user + times.system
                 except (psutil.Error, OSError):
                     continue
             peak[0] = max(peak[0], total)
