@@ -15,7 +15,7 @@ from unittest import mock
 
 import pyarrow.parquet as pq
 
-from polyglot_jax.corpus import dedup, pipeline, readers, report_page, rules, sources
+from polyglot_jax.corpus import dedup, pipeline, plan, readers, report_page, rules, sources
 from polyglot_jax.corpus.plan import Job
 
 OPTIONS = rules.Options()
@@ -23,15 +23,18 @@ OPTIONS = rules.Options()
 
 def ours(raw: Path, out: Path, processes: int) -> None:
     """What datatrove does too, and statistics: no repeated lines, no page of plots."""
-    job = Job(work="", options=OPTIONS, boilerplate=False)
+    inputs = sources.find([str(raw)])
+    size = plan.unit_bytes(inputs)
+    job = Job(work="", options=OPTIONS, boilerplate=False, unit_bytes=size)
     with mock.patch.object(report_page, "write"):
-        pipeline.run(sources.find([str(raw)]), str(out), job, processes=processes)
+        pipeline.run(inputs, str(out), job, processes=processes)
 
 
 def whole(raw: Path, out: Path, processes: int) -> None:
     """All that our program does by default."""
-    job = Job(work="", options=OPTIONS)
-    pipeline.run(sources.find([str(raw)]), str(out), job, processes=processes)
+    inputs = sources.find([str(raw)])
+    job = Job(work="", options=OPTIONS, unit_bytes=plan.unit_bytes(inputs))
+    pipeline.run(inputs, str(out), job, processes=processes)
 
 
 def clean(data: Any, rank: int = 0, world_size: int = 1) -> Iterator[Any]:

@@ -16,7 +16,17 @@ import os
 from absl import flags
 
 from polyglot_jax import cli
-from polyglot_jax.corpus import explain, kinds, options, pipeline, readers, rules, runner, sources
+from polyglot_jax.corpus import (
+    explain,
+    kinds,
+    options,
+    pipeline,
+    plan,
+    readers,
+    rules,
+    runner,
+    sources,
+)
 from polyglot_jax.corpus.plan import Job
 
 
@@ -47,6 +57,7 @@ def main() -> None:
         shingles=values.shingles,
         held_out=tuple(held_out),
         remove_contaminated=values.remove_contaminated,
+        unit_bytes=plan.unit_bytes(inputs),
     )
     report = pipeline.run(
         inputs,

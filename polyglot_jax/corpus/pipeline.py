@@ -2,7 +2,7 @@
 
 The steps, each a list of tasks that a runner works off and that leave their results in files:
 
-    scan        inputs -> hashes, and chunks of about 64 MB
+    scan        inputs -> hashes, and chunks of 8 to 64 MB
     clean       chunk -> units of clean documents, with the keys of documents and of lines
     first       bucket of keys -> duplicates, all but the first
     repeated    bucket of lines -> those in many documents of a source

@@ -5,6 +5,7 @@ task cuts what it writes. Small files share a chunk. Chunks, and so all outputs,
 inputs alone: not on the machine, nor on the number of workers.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -21,7 +22,10 @@ from etils import epath
 from polyglot_jax.corpus import readers, records, rules, tables
 from polyglot_jax.corpus.sources import Input
 
-UNIT_BYTES = 64 << 20  # of text in one part, and of input in one chunk, about
+# Of text in one part, and of input in one chunk, about: a 32nd of the corpus within these bounds,
+# so that a small one keeps many processes busy and a large one leaves few files.
+UNIT_BYTES = (8 << 20, 64 << 20)
+_UNITS = 32
 _BLOCK = 1 << 20
 _PACKED = 4  # times that a packed text is smaller, about
 _LINE_END = re.compile(rb"\n")
@@ -44,7 +48,7 @@ class Job:
     shingles: str = "characters"
     held_out: tuple[str, ...] = ()  # evaluation files
     remove_contaminated: bool = False
-    unit_bytes: int = UNIT_BYTES
+    unit_bytes: int = UNIT_BYTES[1]
 
     def path(self, *parts: str) -> epath.Path:
         return epath.Path(self.work).joinpath(*parts)
@@ -66,6 +70,17 @@ class Chunk:
 
     index: int
     pieces: tuple[Piece, ...]
+
+
+def unit_bytes(inputs: list[Input]) -> int:
+    """Returns the size of a unit of a corpus: a function of the inputs alone."""
+    total = 0
+    for one in inputs:
+        with contextlib.suppress(OSError):  # the reader will say so among the rejects
+            packed = _PACKED if one.file.endswith((".gz", ".zst")) else 1
+            total += epath.Path(one.file).stat().length * packed
+    least, most = UNIT_BYTES
+    return min(max(total // _UNITS, least), most)
 
 
 def scan(job: Job, index: int, inputs: tuple[Input, ...]) -> None:

@@ -4,7 +4,7 @@ A task is a function of a job and its own arguments that leaves files with the s
 and wherever it runs, its ok-file last, and does nothing where that is there already. No engine
 shows in it, so any engine that calls each task until it succeeds will do.
 
-A unit is what cleaning leaves of a chunk, or of 64 MB of it: `clean/<unit>.parquet`, and beside it
+A unit is what cleaning leaves of a chunk, or of a part of it: `clean/<unit>.parquet`, and beside it
 the keys of its documents, by hash, and those of its lines that could be boilerplate.
 """
 

@@ -141,7 +141,7 @@ def test_a_full_disk_is_one_line_and_a_run_that_goes_on(
     work = tmp_path / ".out.work"
     assert not [f for f in work.rglob(".*") if f.is_file()]
     assert subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode == 0
-    run([str(raw)], tmp_path / "whole", page=True)
+    run([str(raw)], tmp_path / "whole", page=True, unit_bytes=8 << 20)
     assert digests(tmp_path / "out") == digests(tmp_path / "whole")
 
 

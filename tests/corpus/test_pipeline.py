@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from polyglot_jax.corpus import boilerplate, readers
+from polyglot_jax.corpus import boilerplate, plan, readers, sources
 from tests.corpus.corpora import LONG, REPOSITORY, digests, rows, run, write
 
 
@@ -200,3 +200,17 @@ def test_as_a_program(tmp_path: Path) -> None:
         assert result.stderr.count("\n") == 1
         assert not (tmp_path / "x").exists()
         assert not (tmp_path / ".x.work").exists()
+
+
+def test_the_size_of_a_unit_follows_from_the_inputs(tmp_path: Path) -> None:
+    """A laptop's corpus is cut into pieces for all its cores, a large one into few files."""
+
+    def units(size: int, name: str = "a.jsonl") -> int:
+        with (tmp_path / name).open("wb") as file:
+            file.truncate(size)
+        return plan.unit_bytes(sources.find([str(tmp_path / name)]))
+
+    assert units(1 << 20) == 8 << 20
+    assert units(1 << 30) == 32 << 20
+    assert units(1 << 40) == 64 << 20
+    assert units(256 << 20, "a.jsonl.gz") == units(1 << 30)
