@@ -1,5 +1,6 @@
 """How every program starts and fails: absl flags in, one clear line and a true exit code out."""
 
+import inspect
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -55,9 +56,13 @@ def one_line(error: BaseException) -> str:
 
 
 def _print_unless_late(unraisable: Any) -> None:
-    """Leaves out what TensorStore prints of every array of a write that has failed already: its
-    callbacks come too late for Orbax's event loop, and Orbax raises the cause itself."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+    """Leaves out what is printed of every further array of a read or write that has failed already.
+
+    Orbax raises the first failure itself. TensorStore's callbacks may come too late for its event
+    loop, and coroutines that it no longer waits for may fail while they are closed.
+    """
+    late = str(unraisable.exc_value) == "Event loop is closed"
+    if not late and not inspect.iscoroutine(unraisable.object):
         sys.__unraisablehook__(unraisable)
 
 

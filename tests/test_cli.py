@@ -20,6 +20,16 @@ from polyglot_jax import cli
 STEPS = flags.DEFINE_integer("steps", 1, "How many.", lower_bound=1)
 FAIL = flags.DEFINE_string("fail", None, "Which way.")
 
+class Once:
+    def __await__(self):
+        yield
+
+async def read_another():
+    try:
+        await Once()
+    finally:
+        raise OSError("array 2 is damaged")
+
 def main():
     match FAIL.value:
         case "value":
@@ -32,6 +42,11 @@ def main():
             import gcsfs
         case "interrupt":
             raise KeyboardInterrupt
+        case "late":
+            abandoned = read_another()
+            abandoned.send(None)
+            del abandoned  # closed before it ends, where it fails once more
+            raise ValueError("array 1 is damaged")
     print("steps", STEPS.value)
 
 if __name__ == "__main__":
@@ -60,6 +75,7 @@ def test_success_exits_with_zero(program: Path) -> None:
     [
         ("value", "error: shard 3: is empty\n"),
         ("file", "error: [Errno 2] No such file or directory: '/no/such/file'\n"),
+        ("late", "error: array 1 is damaged\n"),
         ("gcs", "error: gs:// paths need the gcs extra: pip install -e '.[gcs]'\n"),
     ],
 )
