@@ -7,6 +7,7 @@ data, and where the code came from. A step directory appears under its name only
     python -m polyglot_jax.checkpoint --list=WORKDIR
 """
 
+import dataclasses
 import functools
 import importlib.metadata
 import os
@@ -22,7 +23,7 @@ import orbax.checkpoint as ocp
 from absl import flags
 from etils import epath
 
-from polyglot_jax import cli, selection
+from polyglot_jax import array_slices, cli, selection
 from polyglot_jax.cli import one_line
 from polyglot_jax.config import Experiment, NeoxConfig, model_from_dict, to_dict
 from polyglot_jax.step import TrainState, family
@@ -38,9 +39,13 @@ def main() -> None:
     print(f"drawn in {workdir / 'checkpoints.png'}")
 
 
-def open_manager(workdir: epath.PathLike, keep: selection.Keep) -> ocp.CheckpointManager:
+def open_manager(
+    workdir: epath.PathLike, keep: selection.Keep, handlers: Any = None
+) -> ocp.CheckpointManager:
     """Opens the checkpoints of a run for writing; those of `keep` are kept. Close it at the end.
 
+    Args:
+      handlers: {item: Orbax's handler}; None lets Orbax choose.
     Raises:
       OSError: the directory cannot be made.
     """
@@ -51,6 +56,7 @@ def open_manager(workdir: epath.PathLike, keep: selection.Keep) -> ocp.Checkpoin
         options=ocp.CheckpointManagerOptions(
             preservation_policy=keep, enable_async_checkpointing=True
         ),
+        item_handlers=handlers,
     )
 
 
@@ -135,12 +141,11 @@ def restore_params(
     Raises:
       ValueError: no such complete checkpoint, or it is damaged.
     """
-    step = find_step(workdir, selection.NEWEST if step is None else str(step))
-    metadata = read_metadata(workdir, step)
-    model = model_from_dict(metadata["model"])
-    params = jax.eval_shape(lambda: family(model).init(model, jax.random.key(0)))
+    metadata, path, params = _abstract_params(workdir, step)
     if shardings is None:
-        restore_args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), params)
+        restore_args = jax.tree.map(
+            lambda leaf: ocp.RestoreArgs(restore_type=np.ndarray, dtype=leaf.dtype), params
+        )
     else:
         restore_args = jax.tree.map(
             lambda leaf, sharding: ocp.ArrayRestoreArgs(
@@ -149,26 +154,60 @@ def restore_params(
             params,
             shardings,
         )
-    path = _directory(workdir) / str(step)
     with _damage(path), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-        restored = reader.restore(
-            path / "state",
-            args=ocp.args.PyTreeRestore(
-                {"params": params}, restore_args={"params": restore_args}, partial_restore=True
-            ),
-        )
-    return metadata, restored["params"]
+        return metadata, _restore_params(reader, path, params, restore_args)
+
+
+def open_params(workdir: epath.PathLike, step: int | None = None) -> tuple[dict[str, Any], Any]:
+    """Like `restore_params`, but gives a tree of `StoredArray`, which read when indexed."""
+    metadata, path, params = _abstract_params(workdir, step)
+    stored = ocp.RestoreArgs(restore_type=array_slices.StoredArray)
+    restore_args = jax.tree.map(lambda _: stored, params)
+    handler = ocp.PyTreeCheckpointHandler(type_handler_registry=array_slices.REGISTRY)
+    with _damage(path), ocp.Checkpointer(handler) as reader:
+        opened = _restore_params(reader, path, params, restore_args)
+    damage = functools.partial(_damage, path)
+    return metadata, jax.tree.map(lambda x: dataclasses.replace(x, errors=damage), opened)
+
+
+def _abstract_params(
+    workdir: epath.PathLike, step: int | None
+) -> tuple[dict[str, Any], epath.Path, Any]:
+    """Returns the metadata of a step, its directory, and the shapes of its parameters."""
+    step = find_step(workdir, selection.NEWEST if step is None else str(step))
+    metadata = read_metadata(workdir, step)
+    model = model_from_dict(metadata["model"])
+    params = jax.eval_shape(lambda: family(model).init(model, jax.random.key(0)))
+    return metadata, _directory(workdir) / str(step), params
+
+
+def _restore_params(
+    reader: ocp.Checkpointer, path: epath.Path, params: Any, restore_args: Any
+) -> Any:
+    args = ocp.args.PyTreeRestore(
+        {"params": params}, restore_args={"params": restore_args}, partial_restore=True
+    )
+    return reader.restore(path / "state", args=args)["params"]
 
 
 def save_params(workdir: epath.PathLike, model: NeoxConfig, params: Any) -> None:
     """Writes parameters that were not trained here as checkpoint 0, for `restore_params` to read.
 
+    Args:
+      params: a tree of arrays, of which a few layers at a time are asked for.
     Raises:
       OSError: the directory cannot be written.
     """
-    manager = open_manager(workdir, selection.Keep())
+    slices = ocp.PyTreeCheckpointHandler(type_handler_registry=array_slices.REGISTRY)
+    handlers = {"state": slices, "metadata": ocp.JsonCheckpointHandler()}
+    manager = open_manager(workdir, selection.Keep(), handlers)
     metadata = {"format_version": FORMAT_VERSION, "step": 0, "model": to_dict(model)}
-    save(manager, {"params": params}, metadata | provenance())
+    args = ocp.args.Composite(
+        state=ocp.args.PyTreeSave({"params": params}),
+        metadata=ocp.args.JsonSave(metadata | provenance()),
+    )
+    with _storage_errors(manager):
+        manager.save(0, args=args)
     finish(manager)
 
 

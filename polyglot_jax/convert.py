@@ -5,7 +5,8 @@
     python -m polyglot_jax.convert --to=hf --hf=DIR --new_tokens=FILE --output=DIR
 
 The weights' names and layouts are in `hf_weights`, the settings in `hf_config`, the third command's
-longer vocabulary in `extend`. An output appears under its name only when it is whole.
+longer vocabulary in `extend`. A model is never whole in memory (`array_slices`). An output appears
+under its name only when it is whole.
 """
 
 import contextlib
@@ -19,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from etils import epath
 
 from polyglot_jax import checkpoint, cli, extend, hf_config, hf_weights
 from polyglot_jax.config import NeoxConfig, model_from_dict
 from polyglot_jax.model_card import model_card
+from polyglot_jax.tensor_files import DTYPES
 from polyglot_jax.tokens import END_OF_TEXT
 
 
@@ -40,17 +43,17 @@ def main() -> None:
         )
     _check_free(values.output)  # before minutes of reading
     if values.to == "orbax":
-        _to_orbax(values.hf, values.output)
+        _to_orbax(values.hf, values.output, values.dtype)
     else:
         _to_hf(values)
     print(f"wrote {values.output}")
 
 
-def _to_orbax(hf: str, output: str) -> None:
+def _to_orbax(hf: str, output: str, dtype: str) -> None:
     model = read_hf_config(hf)
     tokenizer = epath.Path(hf) / "tokenizer.json"
     _check_fits(_read_tokenizer(tokenizer), model, tokenizer)
-    params = load_hf(hf, model)
+    params = hf_weights.open_weights(_local(hf), model, dtype)
     with new_directory(output) as directory:
         checkpoint.save_params(directory, model, params)
         tokenizer.copy(directory / "tokenizer.json")
@@ -76,10 +79,10 @@ def _to_hf(values: Any) -> None:
         )
         print(extension.summary())
     if values.hf:
-        params = load_hf(values.hf, model)
+        params = hf_weights.open_weights(_local(values.hf), model)
         metadata = {"made_from": Path(values.hf).absolute().name, **checkpoint.provenance()}
     else:
-        metadata, params = checkpoint.restore_params(directory, step)
+        metadata, params = checkpoint.open_params(directory, step)
         model = model_from_dict(metadata["model"])
     save_hf(
         *(values.output, model, params, tokenizer, values.dtype, metadata),
@@ -185,6 +188,7 @@ def save_hf(
     llama.cpp's converter refuses a tokenizer whose hash it does not know, as that of any new one.
 
     Args:
+      params: a tree of arrays, see `hf_weights.write_weights`.
       tokenizer: path of a tokenizer.json.
       dtype: of the weights, "float32" or "bfloat16".
       metadata: of the checkpoint, for the model card.
@@ -196,12 +200,15 @@ def save_hf(
     """
     _check_fits(_read_tokenizer(epath.Path(tokenizer)), model, tokenizer)
     tokenizer_json = epath.Path(tokenizer).read_bytes()
-    params = jax.device_get(params)
     if extension is not None:
         tokenizer_json = extension.tokenizer_json
-        params = extend.extend_params(params, extension)
-        rows = extend.padded(extension.num_tokens, model.vocab_size)
-        model = dataclasses.replace(model, vocab_size=rows)
+        rows = {
+            name: jax.tree.map(lambda x: np.asarray(x[:]), params[name])
+            for name in ("embed_in", "embed_out")
+        }
+        params = extend.extend_params({**params, **rows}, extension)
+        vocab_size = extend.padded(extension.num_tokens, model.vocab_size)
+        model = dataclasses.replace(model, vocab_size=vocab_size)
     ids = hf_config.token_ids(json.loads(tokenizer_json), str(tokenizer))
     end_of_text = ids[END_OF_TEXT]
     with new_directory(directory) as new:
@@ -300,7 +307,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "With --to=hf: WORKDIR, or WORKDIR@STEP.")
     flags.DEFINE_string("hf", None, "A directory that transformers loads, to convert or extend.")
     flags.DEFINE_string("output", None, "Directory to make.")
-    flags.DEFINE_enum("dtype", "float32", list(hf_weights.DTYPES), "Of HF's weights.")
+    flags.DEFINE_enum("dtype", "float32", list(DTYPES), "Of the weights written.")
     flags.DEFINE_string(
         "new_tokens",
         None,

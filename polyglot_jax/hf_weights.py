@@ -1,40 +1,33 @@
 """GPT-NeoX weights as HF stores them: one table of names and layouts, read and written through it.
 
-Reading is lazy: only the slices that this process's devices hold leave the files, one parameter at
-a time, so a model is never whole on the host when it is loaded into a mesh. Only safetensors are
-touched: a pickle can run code.
+Both ways in slices: reading takes only what is asked for from the files, and writing asks for a few
+layers at a time, so that a model is never whole in memory. Only safetensors are touched: a pickle
+can run code.
 """
 
-import contextlib
-import functools
-import itertools
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
-from tqdm import tqdm
 
+from polyglot_jax.array_slices import bar, rows_at_a_time
 from polyglot_jax.config import NeoxConfig
-
-DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
-INDEX = "model.safetensors.index.json"
+from polyglot_jax.tensor_files import DTYPES, Tensor, find_tensors, new_tensors
 
 
 class Entry(NamedTuple):
     """Where a parameter is in HF's model, and how its dimensions lie there.
 
     One letter a dimension: V vocabulary, D model, H heads, Q the three of q, k, v, K head dim, F
-    feed-forward. Letters without a space between them are one dimension of HF's tensor, which is
-    [out, in] where torch multiplies by it.
+    feed-forward. Letters without a space between them are one dimension of HF's tensor. That has
+    our letters or, being [out, in] where torch multiplies by it, those of our matrix transposed.
     """
 
     name: str  # {} is the layer
@@ -102,32 +95,80 @@ def hf_tensors(config: NeoxConfig) -> Iterator[tuple[str, str, int | None]]:
 # ---- reading
 
 
-def read_weights(directory: Path, config: NeoxConfig, shardings: Any = None) -> Any:
-    """Returns the float32 parameters of `models.neox` from a directory's safetensors.
+@dataclass(frozen=True)
+class HfArray:
+    """A parameter of `models.neox`, of which an index of slices reads a part from HF's files."""
+
+    tensors: Mapping[str, Tensor]
+    config: NeoxConfig
+    path: str
+    dtype: np.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return _our_shape(self.config, self.path)
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __getitem__(self, cuts: slice | tuple[slice, ...]) -> np.ndarray:
+        cuts = cuts if isinstance(cuts, tuple) else (cuts,)
+        cuts += (slice(None),) * (len(self.shape) - len(cuts))
+        return self._read(
+            tuple(cut.indices(size)[:2] for cut, size in zip(cuts, self.shape, strict=True))
+        )
+
+    def _read(self, bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
+        entry = TABLE[self.path]
+        if not self.path.startswith(LAYERS):
+            block = _read_block(self.tensors[entry.name], self.config, entry, bounds)
+            return block.astype(self.dtype, copy=False)
+        (first, end), inner = bounds[0], bounds[1:]
+        if end - first == 1:  # one layer is not copied once more
+            name = entry.name.format(first)
+            block = _read_block(self.tensors[name], self.config, entry, inner)
+            return block.astype(self.dtype, copy=False)[None]
+        blocks = np.empty([stop - start for start, stop in bounds], self.dtype)
+        for n in range(first, end):
+            tensor = self.tensors[entry.name.format(n)]
+            blocks[n - first] = _read_block(tensor, self.config, entry, inner)
+        return blocks
+
+
+def open_weights(directory: Path, config: NeoxConfig, dtype: str = "float32") -> Any:
+    """Returns the parameters of `models.neox` as a tree of `HfArray`, which read when indexed.
 
     Args:
-      shardings: a tree of shardings like the parameters; None gives numpy arrays.
+      dtype: that they are read as, "float32" or "bfloat16".
     Raises:
       ValueError: a tensor is missing, extra, duplicate or misshapen, a file is damaged, or there
         are no safetensors.
     """
-    with contextlib.ExitStack() as stack:
-        tensors = _open_tensors(directory, stack)
-        _check_tensors(directory, tensors, config)
+    found = find_tensors(directory)
+    tensors = {name: tensor for name, tensor in found.items() if not BUFFERS.fullmatch(name)}
+    _check_tensors(directory, tensors, config)
+    flat = {path: HfArray(tensors, config, path, DTYPES[dtype]) for path in TABLE}
+    return unflatten_dict(flat, sep="/")
+
+
+def read_weights(directory: Path, config: NeoxConfig, shardings: Any = None) -> Any:
+    """Returns the float32 parameters of a directory.
+
+    Args:
+      shardings: a tree of shardings like the parameters: of each, the parts of this process's
+        devices are read one after another. None gives numpy arrays.
+    Raises:
+      ValueError: see `open_weights`.
+    """
+    arrays = flatten_dict(open_weights(directory, config), sep="/")
     flat_shardings = None if shardings is None else flatten_dict(shardings, sep="/")
     flat: dict[str, Any] = {}
-    # The largest first, while there is room for the copies that reading takes. Opened anew for
-    # each: what was read of a mapped file counts as memory of this process until it is closed.
-    largest_first = sorted(TABLE, key=lambda path: -math.prod(_our_shape(config, path)))
-    for path in tqdm(largest_first, desc=f"reading {directory.name}", disable=None):
-        with contextlib.ExitStack() as stack:
-            tensors = _open_tensors(directory, stack)
-            read = functools.partial(_read_parameter, tensors, config, path)
-            shape = _our_shape(config, path)
-            if flat_shardings is None:
-                flat[path] = read(tuple((0, size) for size in shape))
-            else:
-                flat[path] = _read_sharded(read, shape, flat_shardings[path])
+    with bar(sum(array.nbytes for array in arrays.values()), f"reading {directory.name}") as done:
+        # The largest first, while there is room for the copies that reading takes.
+        for path, array in sorted(arrays.items(), key=lambda item: -item[1].nbytes):
+            flat[path] = array[:] if flat_shardings is None else _place(array, flat_shardings[path])
+            done.update(array.nbytes)
     return unflatten_dict(flat, sep="/")
 
 
@@ -137,33 +178,18 @@ def _our_shape(config: NeoxConfig, path: str) -> tuple[int, ...]:
     return layers + tuple(sizes[letter] for letter in TABLE[path].ours)
 
 
-def _read_sharded(read: Any, shape: tuple[int, ...], sharding: jax.sharding.Sharding) -> jax.Array:
-    cached = functools.cache(read)  # devices that hold the same part share one read
-
-    def part(index: tuple[slice, ...] | None) -> np.ndarray:
+def _place(array: HfArray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Reads each part that this process's devices hold, and forgets it before the next."""
+    devices: dict[tuple[tuple[int, int], ...], list[jax.Device]] = {}
+    for device, index in sharding.addressable_devices_indices_map(array.shape).items():
         assert index is not None
-        return cached(tuple(cut.indices(size)[:2] for cut, size in zip(index, shape, strict=True)))
-
-    # Waits, or the next is read while this one's copies are still there.
-    return jax.block_until_ready(jax.make_array_from_callback(shape, sharding, part))
-
-
-def _read_parameter(
-    tensors: Mapping[str, tuple[Path, Any]],
-    config: NeoxConfig,
-    path: str,
-    bounds: tuple[tuple[int, int], ...],
-) -> np.ndarray:
-    """Returns the float32 block [start, end) x ... of a parameter."""
-    entry = TABLE[path]
-    if not path.startswith(LAYERS):
-        block = _read_block(tensors[entry.name][1], config, entry, bounds)
-        return block.astype(np.float32, copy=False)
-    (first, end), inner = bounds[0], bounds[1:]
-    block = np.empty([stop - start for start, stop in bounds], np.float32)
-    for n in range(first, end):
-        block[n - first] = _read_block(tensors[entry.name.format(n)][1], config, entry, inner)
-    return block
+        bounds = [cut.indices(size)[:2] for cut, size in zip(index, array.shape, strict=True)]
+        devices.setdefault(tuple(bounds), []).append(device)
+    parts = []
+    for part_bounds, holders in devices.items():
+        part = array[tuple(slice(*pair) for pair in part_bounds)]
+        parts += [jax.block_until_ready(jax.device_put(part, device)) for device in holders]
+    return jax.make_array_from_single_device_arrays(array.shape, sharding, parts)
 
 
 def _read_block(
@@ -171,103 +197,73 @@ def _read_block(
 ) -> np.ndarray:
     """Cuts the first letter of each group in the file, reorders, and cuts the other letters."""
     sizes, wanted = _sizes(config), dict(zip(entry.ours, bounds, strict=True))
-    cuts, shape = [], []
+    cuts = []
     for group in entry.theirs.split():
+        inner = math.prod(sizes[letter] for letter in group[1:])
         start, stop = wanted[group[0]]
-        inner = [sizes[letter] for letter in group[1:]]
-        cuts.append(slice(start * math.prod(inner), stop * math.prod(inner)))
-        shape += [stop - start, *inner]
+        cuts.append(slice(start * inner, stop * inner))
     leads = {group[0] for group in entry.theirs.split()}
-    letters = entry.theirs.replace(" ", "")
-    block = tensor[tuple(cuts)].reshape(shape).transpose([letters.index(x) for x in entry.ours])
+    shape = [wanted[x][1] - wanted[x][0] if x in leads else sizes[x] for x in entry.ours]
+    block = tensor[tuple(cuts)]
+    block = (_transposed(block) if _is_transposed(entry) else block).reshape(shape)
     return block[tuple(slice(None) if x in leads else slice(*wanted[x]) for x in entry.ours)]
 
 
-def _open_tensors(directory: Path, stack: contextlib.ExitStack) -> dict[str, tuple[Path, Any]]:
-    """Returns {HF name: (its file, lazy slice)} of all tensors but the old buffers."""
-    files, weight_map = _find_files(directory)
-    tensors: dict[str, tuple[Path, Any]] = {}
-    for file in files:
-        try:
-            opened = stack.enter_context(safe_open(file, "numpy"))
-            lazy = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise ValueError(f"{file} is not whole; copy it again ({error})") from None
-        for name, tensor in lazy.items():
-            if name in tensors:
-                raise ValueError(f"duplicate tensor {name}: in {tensors[name][0]} and in {file}")
-            tensors[name] = file, tensor
-    if weight_map is not None:
-        for name in sorted(weight_map.keys() | tensors.keys()):
-            found = tensors[name][0].name if name in tensors else "no file"
-            if weight_map.get(name, "no file") != found:
-                kind = "extra" if name not in weight_map else "missing"
-                raise ValueError(
-                    f"{kind} tensor {name}: {directory / INDEX} says it is in "
-                    f"{weight_map.get(name, 'no file')}, but it is in {found}"
-                )
-    return {name: tensor for name, tensor in tensors.items() if not BUFFERS.fullmatch(name)}
+def _is_transposed(entry: Entry) -> bool:
+    return entry.ours != entry.theirs.replace(" ", "")
 
 
-def _find_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
-    """Returns the safetensors files and, where they are sharded, the index's weight map."""
-    single, index = directory / "model.safetensors", directory / INDEX
-    if single.exists() and index.exists():
-        raise ValueError(f"{directory} holds both {single.name} and {INDEX}; delete the stale one")
-    if single.exists():
-        return [single], None
-    if index.exists():
-        try:
-            weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-            files = [directory / name for name in sorted(set(weight_map.values()))]
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{index} has no weight_map of names to files") from None
-        for file in files:
-            if not file.is_file():
-                raise ValueError(f"{INDEX} names {file}, which does not exist; copy it again")
-        return files, weight_map
-    pickles = sorted(directory.glob("*.bin")) + sorted(directory.glob("*.pt"))
-    if pickles:
-        raise ValueError(
-            f"{pickles[0]}: pickles are not read, since they can run code; load the model with "
-            "transformers once and save it with save_pretrained, which writes safetensors"
-        )
-    raise ValueError(f"no model.safetensors or {INDEX} in {directory}")
+def _transposed(matrix: np.ndarray) -> np.ndarray:
+    """Returns a copy in row order, several times as fast as numpy alone.
+
+    That walks through one of the two with steps of a row, and takes an element of each cache line.
+    In strips of a cache line's width, the lines are still there when the next element is wanted.
+    """
+    out = np.empty(matrix.shape[::-1], matrix.dtype)
+    width = 64 // matrix.dtype.itemsize
+    for i in range(0, len(matrix), width):
+        out[:, i : i + width] = matrix[i : i + width].T
+    return out
 
 
-def _check_tensors(
-    directory: Path, tensors: Mapping[str, tuple[Path, Any]], config: NeoxConfig
-) -> None:
+def _check_tensors(directory: Path, tensors: Mapping[str, Tensor], config: NeoxConfig) -> None:
     expected = {name: _hf_shape(config, TABLE[path]) for name, path, _ in hf_tensors(config)}
     for name, shape in expected.items():
         if name not in tensors:
             raise ValueError(f"missing tensor {name} of shape {shape} in {directory}")
-    for name, (file, tensor) in tensors.items():
-        found = tuple(tensor.get_shape())
+    for name, tensor in tensors.items():
+        where, shape = f"tensor {name} in {tensor.file}", tensor.shape
         if name not in expected:
-            raise ValueError(f"extra tensor {name} of shape {found} in {file}: no such parameter")
-        if found != expected[name]:
+            raise ValueError(f"extra {where} of shape {shape}: no such parameter")
+        if shape != expected[name]:
             raise ValueError(
-                f"misshapen tensor {name} in {file}: {found}, but config.json asks for "
-                f"{expected[name]}"
+                f"misshapen {where}: {shape}, but config.json asks for {expected[name]}"
             )
-        if tensor.get_dtype() not in ("F32", "F16", "BF16"):
-            raise ValueError(
-                f"tensor {name} in {file} is {tensor.get_dtype()}; only F32, F16 and BF16 are read"
-            )
+        if tensor.dtype not in ("F32", "F16", "BF16"):
+            raise ValueError(f"{where} is {tensor.dtype}; only F32, F16 and BF16 are read")
 
 
 # ---- writing
 
 
 def to_hf(config: NeoxConfig, params: Any) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields (HF name, tensor) of a tree of numpy arrays, one tensor at a time."""
-    flat = flatten_dict(params, sep="/")
-    for name, path, n in hf_tensors(config):
-        entry = TABLE[path]
-        array = flat[path] if n is None else flat[path][n]
-        order = [entry.ours.index(letter) for letter in entry.theirs if letter != " "]
-        yield name, array.transpose(order).reshape(_hf_shape(config, entry))
+    """Yields (HF name, tensor) of a tree of numpy arrays."""
+    for path, array in flatten_dict(params, sep="/").items():
+        yield from _hf_tensors_of(config, path, array, 0)
+
+
+def _hf_tensors_of(
+    config: NeoxConfig, path: str, array: np.ndarray, first: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields HF's tensors of a parameter, or of its layers from `first` on."""
+    entry, stacked = TABLE[path], path.startswith(LAYERS)
+    shape = _hf_shape(config, entry)
+    for n, one in enumerate(array if stacked else array[None], first):
+        name = entry.name.format(n) if stacked else entry.name
+        if _is_transposed(entry):
+            yield name, _transposed(one.reshape(shape[::-1]))
+        else:
+            yield name, one.reshape(shape)
 
 
 def write_weights(
@@ -276,47 +272,33 @@ def write_weights(
     """Writes safetensors of at most `max_file_bytes` each, with an index if they are several.
 
     Args:
-      params: numpy arrays.
+      params: a tree of arrays that are read a few layers at a time: numpy, JAX, `StoredArray` or
+        `HfArray`.
       dtype: "float32" or "bfloat16".
     Raises:
       OSError: the directory cannot be written.
     """
-    itemsize = DTYPES[dtype].itemsize
-    files = _plan_files(config, itemsize, max_file_bytes)
-    names = ["model.safetensors"]
-    if len(files) > 1:
-        names = [f"model-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)]
-    tensors = to_hf(config, params)
-    for name, shapes in zip(tqdm(names, desc="writing", disable=None), files, strict=True):
-        block = {
-            tensor: np.ascontiguousarray(array.astype(DTYPES[dtype], copy=False))
-            for tensor, array in itertools.islice(tensors, len(shapes))
-        }
-        try:
-            save_file(block, directory / name, metadata={"format": "pt"})
-        except SafetensorError as error:
-            raise OSError(f"cannot write {directory / name}: {error}") from None
-    if len(files) > 1:
-        total = itemsize * sum(math.prod(shape) for shapes in files for shape in shapes.values())
-        weight_map = {
-            tensor: name for name, shapes in zip(names, files, strict=True) for tensor in shapes
-        }
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    arrays = flatten_dict(params, sep="/")
+    shapes = {name: _hf_shape(config, TABLE[path]) for name, path, _ in hf_tensors(config)}
+    total = sum(map(math.prod, shapes.values())) * DTYPES[dtype].itemsize
+    with (
+        new_tensors(directory, shapes, dtype, max_file_bytes) as put,
+        bar(total, "writing") as progress,
+        ThreadPoolExecutor(1) as writer,
+    ):
 
+        def write(path: str, rows: np.ndarray, first: int) -> None:
+            rows = rows.astype(DTYPES[dtype], copy=False)
+            for name, tensor in _hf_tensors_of(config, path, rows, first):
+                put(name, tensor)
+            progress.update(rows.nbytes)
 
-def _plan_files(
-    config: NeoxConfig, itemsize: int, max_file_bytes: int
-) -> list[dict[str, tuple[int, ...]]]:
-    """Returns the tensors of each file with their shapes, in the order of the forward pass."""
-    files: list[dict[str, tuple[int, ...]]] = [{}]
-    filled = 0
-    for name, path, _ in hf_tensors(config):
-        shape = _hf_shape(config, TABLE[path])
-        size = math.prod(shape) * itemsize
-        if files[-1] and filled + size > max_file_bytes:
-            files.append({})
-            filled = 0
-        files[-1][name] = shape
-        filled += size
-    return files
+        before: Future[None] = writer.submit(lambda: None)
+        for path in TABLE:
+            array = arrays[path]
+            step = rows_at_a_time(array) if path.startswith(LAYERS) else array.shape[0]
+            for first in range(0, array.shape[0], step):
+                rows = np.asarray(array[first : first + step])
+                before.result()  # two slices are in memory: one is written, one is read
+                before = writer.submit(write, path, rows, first)
+        before.result()

@@ -14,6 +14,7 @@ from polyglot_jax.config import MeshConfig, load_experiment
 from polyglot_jax.hf_weights import read_weights, write_weights
 from polyglot_jax.mesh import make_mesh
 from polyglot_jax.step import abstract_state, shardings_of
+from polyglot_jax.tensor_files import INDEX
 from tests.oracle import check_equal, random_params, tiny
 
 CONFIG = tiny(vocab_size=384)
@@ -57,7 +58,7 @@ def test_several_files_with_an_index(directory, params):
     files = split_files(directory, params)
     assert len(files) > 2
     assert all(file.name.endswith(f"-of-{len(files):05d}.safetensors") for file in files)
-    index = json.loads((directory / hf_weights.INDEX).read_text())
+    index = json.loads((directory / INDEX).read_text())
     assert index["metadata"]["total_size"] == sum(x.nbytes for x in jax.tree.leaves(params))
     check_equal(read_weights(directory, CONFIG), params)
 
@@ -149,7 +150,7 @@ def retype(tensors):
     ("change", "message"),
     [
         (drop, r"missing tensor embed_out\.weight of shape \(384, 48\) in .*model$"),
-        (add, r"extra tensor gpt_neox\.layers\.2\S+ of shape \(48,\) in \S+/model\.safetensors"),
+        (add, r"extra tensor gpt_neox\.layers\.2\S+ in \S+/model\.safetensors of shape \(48,\)"),
         (reshape, r"misshapen tensor embed_out\.weight in \S+: \(48, 384\), but .* \(384, 48\)"),
         (retype, r"embed_out\.weight in \S+ is I8"),
     ],
@@ -183,15 +184,15 @@ def test_duplicate_tensor(directory, params):
 )
 def test_index_that_does_not_fit_its_files(directory, params, change, message):
     split_files(directory, params)
-    index = json.loads((directory / hf_weights.INDEX).read_text())
+    index = json.loads((directory / INDEX).read_text())
     change(index["weight_map"])
-    (directory / hf_weights.INDEX).write_text(json.dumps(index))
+    (directory / INDEX).write_text(json.dumps(index))
     with pytest.raises(ValueError, match=message):
         read_weights(directory, CONFIG)
 
 
 def test_damaged_files(directory):
-    weights, index = directory / "model.safetensors", directory / hf_weights.INDEX
+    weights, index = directory / "model.safetensors", directory / INDEX
     index.write_text("[]")
     with pytest.raises(ValueError, match="holds both"):
         read_weights(directory, CONFIG)

@@ -1,0 +1,177 @@
+"""The safetensors files of a directory: found and checked, read in slices, written as a stream.
+
+The library reads. It writes a file only from memory, where it then is twice: so files are written
+here, as the same bytes. The format is a length, a JSON header and the tensors; what the header says
+is known before the first tensor, so that tensors may come in any order, one at a time.
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16)}
+INDEX = "model.safetensors.index.json"
+_NAMES = {"float32": "F32", "bfloat16": "BF16"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in a file, of which an index reads a part."""
+
+    file: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: str  # "F32" and the like
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        # Opened anew: what was read of a mapped file counts as memory of this process until then.
+        with safe_open(self.file, "numpy") as opened:
+            return opened.get_slice(self.name)[index]
+
+
+def find_tensors(directory: Path) -> dict[str, Tensor]:
+    """Returns all tensors of a directory by name.
+
+    Raises:
+      ValueError: there are no safetensors, a file is damaged, a name is there twice, or the index
+        names other tensors than the files hold.
+    """
+    files, weight_map = _find_files(directory)
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        for tensor in _read_header(file):
+            if tensor.name in tensors:
+                where = f"in {tensors[tensor.name].file} and in {file}"
+                raise ValueError(f"duplicate tensor {tensor.name}: {where}")
+            tensors[tensor.name] = tensor
+    if weight_map is not None:
+        for name in sorted(weight_map.keys() | tensors.keys()):
+            found = tensors[name].file.name if name in tensors else "no file"
+            if weight_map.get(name, "no file") != found:
+                kind = "extra" if name not in weight_map else "missing"
+                raise ValueError(
+                    f"{kind} tensor {name}: {directory / INDEX} says it is in "
+                    f"{weight_map.get(name, 'no file')}, but it is in {found}"
+                )
+    return tensors
+
+
+def _read_header(file: Path) -> list[Tensor]:
+    try:
+        with safe_open(file, "numpy") as opened:
+            lazy = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return [Tensor(file, n, tuple(t.get_shape()), t.get_dtype()) for n, t in lazy.items()]
+    except SafetensorError as error:
+        raise ValueError(f"{file} is not whole; copy it again ({error})") from None
+
+
+def _find_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
+    """Returns the safetensors files and, where they are sharded, the index's weight map."""
+    single, index = directory / "model.safetensors", directory / INDEX
+    if single.exists() and index.exists():
+        raise ValueError(f"{directory} holds both {single.name} and {INDEX}; delete the stale one")
+    if single.exists():
+        return [single], None
+    if index.exists():
+        try:
+            weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+            files = [directory / name for name in sorted(set(weight_map.values()))]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{index} has no weight_map of names to files") from None
+        for file in files:
+            if not file.is_file():
+                raise ValueError(f"{INDEX} names {file}, which does not exist; copy it again")
+        return files, weight_map
+    pickles = sorted(directory.glob("*.bin")) + sorted(directory.glob("*.pt"))
+    if pickles:
+        raise ValueError(
+            f"{pickles[0]}: pickles are not read, since they can run code; load the model with "
+            "transformers once and save it with save_pretrained, which writes safetensors"
+        )
+    raise ValueError(f"no model.safetensors or {INDEX} in {directory}")
+
+
+# ---- writing
+
+
+@contextlib.contextmanager
+def new_tensors(
+    directory: Path, shapes: Mapping[str, tuple[int, ...]], dtype: str, max_file_bytes: int
+) -> Iterator[Callable[[str, np.ndarray], None]]:
+    """Gives put(name, array), which writes one of the tensors into its place.
+
+    Every tensor must be put once, in whatever order.
+
+    Args:
+      shapes: of all tensors, in the order in which they are dealt out to files.
+      dtype: "float32" or "bfloat16".
+      max_file_bytes: of tensors in a file; an index is written if there are several files.
+    Raises:
+      OSError: the directory cannot be written.
+    """
+    itemsize = DTYPES[dtype].itemsize
+    files = _plan_files(shapes, itemsize, max_file_bytes)
+    names = ["model.safetensors"]
+    if len(files) > 1:
+        names = [f"model-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)]
+    with contextlib.ExitStack() as stack:
+        places: dict[str, tuple[Any, int]] = {}
+        for name, held in zip(names, files, strict=True):
+            file = stack.enter_context((directory / name).open("wb"))
+            header, starts = _header(held, dtype)
+            file.write(header)
+            places |= {tensor: (file, start) for tensor, start in starts.items()}
+
+        def put(name: str, array: np.ndarray) -> None:
+            assert array.dtype == DTYPES[dtype]
+            assert array.shape == shapes[name]
+            file, start = places[name]
+            file.seek(start)
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+
+        yield put
+    if len(files) > 1:
+        total = itemsize * sum(map(math.prod, shapes.values()))
+        weight_map = {
+            tensor: name for name, held in zip(names, files, strict=True) for tensor in held
+        }
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (directory / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _header(shapes: Mapping[str, tuple[int, ...]], dtype: str) -> tuple[bytes, dict[str, int]]:
+    """Returns the bytes before the first tensor, and where in the file each tensor starts."""
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers refuses others
+    end = 0
+    for name, shape in sorted(shapes.items()):  # as the library does
+        start, end = end, end + math.prod(shape) * DTYPES[dtype].itemsize
+        entries[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    before = len(text).to_bytes(8, "little") + text
+    starts = {name: len(before) + entries[name]["data_offsets"][0] for name in shapes}
+    return before, starts
+
+
+def _plan_files(
+    shapes: Mapping[str, tuple[int, ...]], itemsize: int, max_file_bytes: int
+) -> list[dict[str, tuple[int, ...]]]:
+    """Returns the tensors of each file with their shapes, in the order given."""
+    files: list[dict[str, tuple[int, ...]]] = [{}]
+    filled = 0
+    for name, shape in shapes.items():
+        size = math.prod(shape) * itemsize
+        if files[-1] and filled + size > max_file_bytes:
+            files.append({})
+            filled = 0
+        files[-1][name] = shape
+        filled += size
+    return files
