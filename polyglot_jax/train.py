@@ -16,14 +16,15 @@ import jax
 import numpy as np
 from absl import flags
 from etils import epath
+from jax.experimental import multihost_utils
 
-from polyglot_jax import checkpoint, cli, distributed, hf_config, selection
+from polyglot_jax import checkpoint, cli, distributed, hf_config, lock, selection
 from polyglot_jax.attention import choose_kernel
 from polyglot_jax.config import Experiment, from_dict, load_experiment, to_dict
 from polyglot_jax.convert import load_hf, read_hf_config
 from polyglot_jax.curve import plot_run
 from polyglot_jax.data.held_out import open_held_out
-from polyglot_jax.data.mixture import open_plan
+from polyglot_jax.data.mixture import Mixture, open_plan
 from polyglot_jax.data.resume import check_same
 from polyglot_jax.evaluate import evaluate
 from polyglot_jax.mesh import local_rows, make_mesh, put_batch
@@ -100,31 +101,26 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal
         )
     if t.init_from:
         hf_config.check_same(experiment.model, read_hf_config(t.init_from), t.init_from)
-    latest = checkpoint.latest_step(workdir)
-    if latest == 0:
-        raise ValueError(
-            f"{workdir} holds converted weights, not a run; use another --workdir, and "
-            "--set train.init_from=HF_DIR to start from weights"
-        )
-    start = latest or 0
-    if start:
-        metadata = checkpoint.read_metadata(workdir, start)
-        check_same_run(from_dict(metadata["experiment"]), experiment)
-        check_same(metadata["data"], data.fingerprint(), start)
-    scores = selection.held_out(workdir, last_step=start)
-    keep = selection.Keep(
-        newest=t.keep_checkpoints,
-        best=t.keep_best,
-        every=t.keep_every,
-        held_out=scores,
-        tags=lambda: selection.read_tags(workdir),
-    )
-    manager = checkpoint.open_manager(workdir, keep)
-    if jax.process_index() == 0:
-        _describe_run(experiment, workdir, data.sources[0].split_dir.parent / "tokenizer.json")
+    check_start(experiment, workdir, data)
 
     # ---- state: own checkpoint, else init_from, else scratch
-    with jax.set_mesh(mesh):
+    with lock.only_trainer(workdir) as still_ours, jax.set_mesh(mesh):
+        if jax.process_index() == 0:
+            for line in checkpoint.set_damaged_aside(workdir):
+                print(line, flush=True)
+        multihost_utils.sync_global_devices("damaged checkpoints are aside")
+        start = check_start(experiment, workdir, data)
+        scores = selection.held_out(workdir, last_step=start)
+        keep = selection.Keep(
+            newest=t.keep_checkpoints,
+            best=t.keep_best,
+            every=t.keep_every,
+            held_out=scores,
+            tags=lambda: selection.read_tags(workdir),
+        )
+        manager = checkpoint.open_manager(workdir, keep)
+        if jax.process_index() == 0:
+            _describe_run(experiment, workdir, data.sources[0].split_dir.parent / "tokenizer.json")
         if start:
             state = checkpoint.restore(workdir, start, abstract)
             assert int(state.step) == start
@@ -198,6 +194,7 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal
                         if evaluates:
                             log_held_out(step)
                         if saves:
+                            still_ours()
                             made = checkpoint.make_metadata(experiment, step, data.fingerprint())
                             checkpoint.save(manager, state, made)
                 if stopped:
@@ -209,6 +206,25 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal
         print(f"{stopped.name}: step {step} is saved", flush=True)
         return stopped
     return None
+
+
+def check_start(experiment: Experiment, workdir: epath.Path, data: Mixture) -> int:
+    """Returns the step that the run goes on from, 0 for a new one; only sizes of files are checked.
+
+    Raises:
+      ValueError: all checkpoints are damaged, or the newest good one is not of this run.
+    """
+    start = checkpoint.newest_good(workdir)
+    if start == 0:
+        raise ValueError(
+            f"{workdir} holds converted weights, not a run; use another --workdir, and "
+            "--set train.init_from=HF_DIR to start from weights"
+        )
+    if start:
+        metadata = checkpoint.read_metadata(workdir, start)
+        check_same_run(from_dict(metadata["experiment"]), experiment)
+        check_same(metadata["data"], data.fingerprint(), start)
+    return start or 0
 
 
 def check_same_run(saved: Experiment, current: Experiment) -> None:

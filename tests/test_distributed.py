@@ -52,7 +52,7 @@ def run_all(workdir: Path, sets: list[str], count: int) -> None:
 
 
 def wait_for(is_due, workdir: Path, processes: list[subprocess.Popen]) -> None:
-    while not is_due(workdir):
+    while not is_due(workdir, processes[0]):
         assert all(process.poll() is None for process in processes), finish(processes[0])
         time.sleep(0.01)
 
