@@ -90,14 +90,15 @@ create() {
 }
 
 setup() {
-  local archive
-  archive=$(mktemp -d)/polyglot-jax.tar.gz
-  do_it git archive --format=tar.gz "--output=$archive" HEAD
-  gcloud_tpu scp "$archive" "$name:polyglot-jax.tar.gz" --node=all --worker=all
+  local bundle
+  bundle=$(mktemp -d)/polyglot-jax.bundle
+  do_it git bundle create --quiet "$bundle" HEAD # with its history: checkpoints name their commit
+  gcloud_tpu scp "$bundle" "$name:polyglot-jax.bundle" --node=all --worker=all
   # The images have Python 3.10; uv brings 3.11, the version that the lock is tested with.
   # shellcheck disable=SC2016 # the workers expand it
-  everywhere 'set -e; mkdir -p polyglot-jax; tar -xzf polyglot-jax.tar.gz -C polyglot-jax
-cd polyglot-jax; sudo apt-get -qq install --yes gcc make python3-pip
+  everywhere 'set -e; git init --quiet polyglot-jax; cd polyglot-jax
+git fetch --quiet ../polyglot-jax.bundle HEAD; git checkout --quiet --force --detach FETCH_HEAD
+sudo apt-get -qq install --yes gcc make python3-pip
 python3 -m pip install --quiet --user uv; ~/.local/bin/uv python install --quiet 3.11
 make env PYTHON="$(~/.local/bin/uv python find 3.11)"
 .venv/bin/python -m pip install --quiet --editable ".[tpu,gcs]"'
