@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -72,6 +73,20 @@ def joined(
         # Not by sys.exit: threads that wait for other processes, and JAX's own goodbye, would hold
         # this one for minutes while the others wait for it in a collective.
         os._exit(1 if end is None else end[1])
+
+
+def surroundings() -> dict[str, Any]:
+    """Returns where a run computes and with which settings of the compiler and the network.
+
+    Only variables of these prefixes: others may hold secrets.
+    """
+    prefixes = ("XLA_", "LIBTPU_", "NCCL_", "JAX_")
+    return {
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processes": jax.process_count(),
+        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(prefixes)},
+    }
 
 
 def _meet_at(

@@ -259,7 +259,11 @@ def _init_from_hf(experiment: Experiment, abstract: TrainState) -> TrainState:
 
 def _describe_run(experiment: Experiment, workdir: epath.Path, tokenizer: epath.Path) -> None:
     """Writes what the run is, so that the workdir alone can be converted and evaluated."""
-    description = {"experiment": to_dict(experiment), **checkpoint.provenance()}
+    description = {
+        "experiment": to_dict(experiment),
+        **checkpoint.provenance(),
+        "started_on": distributed.surroundings(),
+    }
     for name, content in (
         ("config.json", json.dumps(description, indent=2).encode()),
         ("tokenizer.json", tokenizer.read_bytes()),

@@ -8,6 +8,8 @@
 # end ends its job; the JobSet then starts all again, and training goes on from the checkpoint.
 # --dry-run prints the manifest.
 set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/xla_flags.sh tpu
 
 fail() { echo "error: $*" >&2; exit 2; }
 
@@ -84,6 +86,9 @@ spec:
                   image: $(quote "$image")
                   command: [/polyglot-jax/.venv/bin/python]
                   args:$arguments
+                  env:
+                    - name: LIBTPU_INIT_ARGS
+                      value: $(quote "$LIBTPU_INIT_ARGS")
                   ports:
                     - containerPort: 8471 # TPU runtime
                     - containerPort: 8482 # JAX's coordinator

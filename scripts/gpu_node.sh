@@ -33,5 +33,6 @@ if [[ $command == setup ]]; then
   do_it .venv/bin/python -c 'import jax; print(*jax.devices("gpu"))'
 else
   (($#)) || fail "run needs the flags of training: --experiment=E --workdir=DIR"
+  . scripts/xla_flags.sh gpu
   do_it scripts/keep_going.sh .venv/bin/python -m polyglot_jax.train "$@"
 fi

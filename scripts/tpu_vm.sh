@@ -110,7 +110,7 @@ run() {
   flags=$(printf '%q ' --coordinator=auto "$@")
   # setsid: training outlives the connection. A second run beside the first is refused.
   everywhere "cd polyglot-jax; if [ -e train.pid ] && kill -0 \"\$(cat train.pid)\" 2>/dev/null
-then echo 'it runs already'; else setsid nohup scripts/keep_going.sh \
+then echo 'it runs already'; else . scripts/xla_flags.sh tpu; setsid nohup scripts/keep_going.sh \
 .venv/bin/python -m polyglot_jax.train $flags >>train.log 2>&1 </dev/null & echo \$! >train.pid; fi"
 }
 

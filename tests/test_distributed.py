@@ -16,7 +16,7 @@ from etils import epath
 
 from polyglot_jax import checkpoint
 from polyglot_jax.coordination_log import plain
-from polyglot_jax.distributed import joined
+from polyglot_jax.distributed import joined, surroundings
 from polyglot_jax.train import train
 from tests.runs import (
     ROOT,
@@ -232,6 +232,15 @@ def test_processes_that_do_not_come_are_named(monkeypatch):
     assert done.returncode == -signal.SIGABRT
     assert done.stderr.startswith("error: the processes did not all join within 2 s; start all ")
     assert done.stderr.count("\n") == 1
+
+
+def test_surroundings_hold_no_secrets(monkeypatch):
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    described = surroundings()
+    assert described["environment"]["XLA_PYTHON_CLIENT_MEM_FRACTION"] == "0.9"
+    assert "hf_secret" not in str(described)
+    assert (described["device"], described["devices"], described["processes"]) == ("cpu", 8, 1)
 
 
 # ---- JAX's own log, as recorded

