@@ -10,6 +10,7 @@ import textwrap
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from etils import epath
@@ -101,16 +102,8 @@ def test_one_killed_ends_all_and_the_same_command_goes_on(whole_run, tiny_shards
     state = workdir / "checkpoints" / str(STEPS) / "state"
     assert {"ocdbt.process_0", "ocdbt.process_1"} <= {path.name for path in state.iterdir()}
     got, want = (final_state(w, tiny_shards).params for w in (workdir, whole_run))
-    for a, b in zip(leaves(got), leaves(want), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-
-
-def leaves(tree):
-    return (
-        [leaf for child in tree.values() for leaf in leaves(child)]
-        if hasattr(tree, "values")
-        else [tree]
-    )
+    # Not closer: biases of keys have no gradient but rounding errors, and Adam makes steps of those.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), got, want)
 
 
 def test_a_signal_to_one_process_stops_both_after_one_step(tiny_shards, tmp_path):
@@ -173,8 +166,9 @@ SHARES = """
     from polyglot_jax.mesh import local_rows, make_mesh
 
     with joined(sys.argv[1], 2, int(sys.argv[2])):
-        for sizes in ((8, 1, 1), (2, 4, 1), (1, 2, 4), (1, 1, 8)):
-            print(local_rows(make_mesh(MeshConfig(*sizes)), 16))
+        for data, fsdp, tensor in ((8, 1, 1), (2, 4, 1), (1, 2, 4), (1, 1, 8)):
+            mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor))
+            print(local_rows(mesh, 16))
 """
 
 
