@@ -102,7 +102,7 @@ def test_one_killed_ends_all_and_the_same_command_goes_on(whole_run, tiny_shards
     state = workdir / "checkpoints" / str(STEPS) / "state"
     assert {"ocdbt.process_0", "ocdbt.process_1"} <= {path.name for path in state.iterdir()}
     got, want = (final_state(w, tiny_shards).params for w in (workdir, whole_run))
-    # Not closer: biases of keys have no gradient but rounding errors, and Adam makes steps of those.
+    # Not closer: keys' biases have no gradient but rounding, of which Adam makes steps.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), got, want)
 
 
