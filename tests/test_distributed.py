@@ -160,34 +160,57 @@ def test_another_mesh_goes_on_with_the_same_examples(whole_run, tiny_shards, tmp
 
 
 SHARES = """
-    import sys
+    import sys, time
     from polyglot_jax.config import MeshConfig
     from polyglot_jax.distributed import joined
     from polyglot_jax.mesh import local_rows, make_mesh
 
-    with joined(sys.argv[1], 2, int(sys.argv[2])):
+    where = ("auto",) if sys.argv[1] == "auto" else (sys.argv[1], 2, int(sys.argv[2]))
+    with joined(*where, timeout_s=10):
         for data, fsdp, tensor in ((8, 1, 1), (2, 4, 1), (1, 2, 4), (1, 1, 8)):
             mesh = make_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor))
-            print(local_rows(mesh, 16))
+            print(local_rows(mesh, 16), flush=True)
+        if where[0] != "auto":
+            if sys.argv[2] == "1":
+                raise ValueError("a disk of this host is full")
+            time.sleep(120)
 """
 
 
-def test_every_process_reads_only_its_share():
-    """Of 4 devices each; where tensor crosses them, both need the same examples."""
-    where = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-c", textwrap.dedent(SHARES), where]
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
+def run_shares(where: str, *environments: dict[str, str]) -> list[tuple[int, list[str]]]:
+    """Runs SHARES in two processes of 4 devices each; returns exit codes and lines."""
     processes = [
         subprocess.Popen(
-            [*command, str(i)], cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE
+            [sys.executable, "-c", textwrap.dedent(SHARES), where, str(i)],
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": "4"} | environment,
+            **{"cwd": ROOT, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT},
         )
-        for i in range(2)
+        for i, environment in enumerate(environments)
     ]
-    first, second = (finish(process)[1].splitlines() for process in processes)
-    halves = [str(list(range(8))), str(list(range(8, 16)))]
-    everything = str(list(range(16)))
-    assert [first[:3], second[:3]] == [[half] * 3 for half in halves]
-    assert first[3] == second[3] == everything
+    return [(code, output.splitlines()) for code, output in map(finish, processes)]
+
+
+def shares(process: int) -> list[str]:
+    """Half of the examples each; where tensor crosses the processes, both need all."""
+    own = str(list(range(8 * process, 8 * process + 8)))
+    return [own] * 3 + [str(list(range(16)))]
+
+
+def test_every_process_reads_only_its_share_and_one_failure_ends_all():
+    first, second = run_shares(f"127.0.0.1:{free_port()}", {}, {})
+    assert second == (1, [*shares(1), "error: a disk of this host is full (process 1 of 2)"])
+    code, (*read, ended) = first
+    assert (code, read) == (-signal.SIGABRT, shares(0))
+    assert ended.startswith("error: process 1 gave no sign of life for 10 s, so this process ends")
+
+
+def test_slurm_tells_where_to_meet():
+    job = {
+        **{"SLURM_JOB_ID": "123", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"},
+        "JAX_COORDINATOR_PORT": str(free_port()),
+    }
+    tasks = [job | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    assert run_shares("auto", *tasks) == [(0, shares(0)), (0, shares(1))]
 
 
 # ---- what is refused before anything slow
