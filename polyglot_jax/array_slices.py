@@ -151,7 +151,7 @@ async def _write_rows(
         part = np.asarray(value[start : start + rows])
         if before is not None:
             await before
-        before = store[start : start + rows].write(
+        before = store[start : start + len(part)].write(
             part, can_reference_source_data_indefinitely=True
         )
         before.commit.force()
