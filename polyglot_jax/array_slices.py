@@ -23,7 +23,7 @@ import tensorstore as ts
 from tqdm import tqdm
 
 SLICE_BYTES = 2**28  # at most, of rows that are read or written at a time, unless one row has more
-CHUNK_BYTES = 2**26  # of a stored chunk: the least that is read, compressed by one core
+CHUNK_BYTES = 2**24  # of a stored chunk: the least that is read, compressed by one core
 BYTES_IN_FLIGHT = 2**28  # of chunks that are read at once
 WIDE_BYTES = 2**30  # of rows read at a time of chunks that have many: else all is read too often
 
@@ -151,7 +151,7 @@ async def _write_rows(
         part = np.asarray(value[start : start + rows])
         if before is not None:
             await before
-        before = store[start : start + rows].write(
+        before = store[start : start + len(part)].write(
             part, can_reference_source_data_indefinitely=True
         )
         before.commit.force()

@@ -35,6 +35,9 @@ class Entry(NamedTuple):
     theirs: str
 
 
+STRIP_BYTES = (
+    2**24
+)  # read at a time: memory that is used again, where larger pieces are mapped anew
 LAYERS = "layers/"  # paths below it are stacked
 TABLE = {
     "embed_in": Entry("gpt_neox.embed_in.weight", "VD", "V D"),
@@ -122,18 +125,14 @@ class HfArray:
     def _read(self, bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
         entry = TABLE[self.path]
         if not self.path.startswith(LAYERS):
-            block = _read_block(self.tensors[entry.name], self.config, entry, bounds)
-            return block.astype(self.dtype, copy=False)
-        (first, end), inner = bounds[0], bounds[1:]
-        if end - first == 1:  # one layer is not copied once more
-            name = entry.name.format(first)
-            block = _read_block(self.tensors[name], self.config, entry, inner)
-            return block.astype(self.dtype, copy=False)[None]
-        blocks = np.empty([stop - start for start, stop in bounds], self.dtype)
-        for n in range(first, end):
-            tensor = self.tensors[entry.name.format(n)]
-            blocks[n - first] = _read_block(tensor, self.config, entry, inner)
-        return blocks
+            return _read_block(self.tensors[entry.name], self.config, entry, bounds, self.dtype)
+        blocks = [
+            _read_block(
+                self.tensors[entry.name.format(n)], self.config, entry, bounds[1:], self.dtype
+            )
+            for n in range(*bounds[0])
+        ]
+        return blocks[0][None] if len(blocks) == 1 else np.stack(blocks)
 
 
 def open_weights(directory: Path, config: NeoxConfig, dtype: str = "float32") -> Any:
@@ -193,7 +192,11 @@ def _place(array: HfArray, sharding: jax.sharding.Sharding) -> jax.Array:
 
 
 def _read_block(
-    tensor: Any, config: NeoxConfig, entry: Entry, bounds: tuple[tuple[int, int], ...]
+    tensor: Any,
+    config: NeoxConfig,
+    entry: Entry,
+    bounds: tuple[tuple[int, int], ...],
+    dtype: np.dtype,
 ) -> np.ndarray:
     """Cuts the first letter of each group in the file, reorders, and cuts the other letters."""
     sizes, wanted = _sizes(config), dict(zip(entry.ours, bounds, strict=True))
@@ -201,11 +204,22 @@ def _read_block(
     for group in entry.theirs.split():
         inner = math.prod(sizes[letter] for letter in group[1:])
         start, stop = wanted[group[0]]
-        cuts.append(slice(start * inner, stop * inner))
+        cuts.append((start * inner, stop * inner))
     leads = {group[0] for group in entry.theirs.split()}
     shape = [wanted[x][1] - wanted[x][0] if x in leads else sizes[x] for x in entry.ours]
-    block = tensor[tuple(cuts)]
-    block = (_transposed(block) if _is_transposed(entry) else block).reshape(shape)
+    height, *width = (stop - start for start, stop in cuts)
+    transposed = _is_transposed(entry)
+    block = np.empty([*width, height] if transposed else [height, *width], dtype)
+    rows = max(1, STRIP_BYTES // (math.prod(width) * dtype.itemsize))
+    for i in range(0, height, rows):
+        first, stop = cuts[0][0] + i, min(cuts[0][0] + i + rows, cuts[0][1])
+        strip = tensor[(slice(first, stop), *(slice(*cut) for cut in cuts[1:]))]
+        strip = strip.astype(dtype, copy=False)
+        if transposed:
+            _transpose(strip, block[:, i : i + rows])
+        else:
+            block[i : i + rows] = strip
+    block = block.reshape(shape)
     return block[tuple(slice(None) if x in leads else slice(*wanted[x]) for x in entry.ours)]
 
 
@@ -213,17 +227,15 @@ def _is_transposed(entry: Entry) -> bool:
     return entry.ours != entry.theirs.replace(" ", "")
 
 
-def _transposed(matrix: np.ndarray) -> np.ndarray:
-    """Returns a copy in row order, several times as fast as numpy alone.
+def _transpose(matrix: np.ndarray, out: np.ndarray) -> None:
+    """Writes the transpose, several times as fast as numpy alone.
 
     That walks through one of the two with steps of a row, and takes an element of each cache line.
     In strips of a cache line's width, the lines are still there when the next element is wanted.
     """
-    out = np.empty(matrix.shape[::-1], matrix.dtype)
     width = 64 // matrix.dtype.itemsize
     for i in range(0, len(matrix), width):
         out[:, i : i + width] = matrix[i : i + width].T
-    return out
 
 
 def _check_tensors(directory: Path, tensors: Mapping[str, Tensor], config: NeoxConfig) -> None:
@@ -239,7 +251,7 @@ def _check_tensors(directory: Path, tensors: Mapping[str, Tensor], config: NeoxC
             raise ValueError(
                 f"misshapen {where}: {shape}, but config.json asks for {expected[name]}"
             )
-        if tensor.dtype not in ("F32", "F16", "BF16"):
+        if not tensor.is_readable:
             raise ValueError(f"{where} is {tensor.dtype}; only F32, F16 and BF16 are read")
 
 
@@ -261,7 +273,9 @@ def _hf_tensors_of(
     for n, one in enumerate(array if stacked else array[None], first):
         name = entry.name.format(n) if stacked else entry.name
         if _is_transposed(entry):
-            yield name, _transposed(one.reshape(shape[::-1]))
+            tensor = np.empty(shape, one.dtype)
+            _transpose(one.reshape(shape[::-1]), tensor)
+            yield name, tensor
         else:
             yield name, one.reshape(shape)
 

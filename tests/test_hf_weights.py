@@ -122,7 +122,7 @@ def test_only_the_wanted_slice_is_read():
     entry = hf_weights.TABLE["layers/attention/query_key_value/kernel"]
     tensor = CountedTensor(kernel.transpose(1, 2, 3, 0).reshape(-1, config.d_model))
     bounds = ((12, 24), (1, 3), (0, 3), (0, 12))
-    block = hf_weights._read_block(tensor, config, entry, bounds)
+    block = hf_weights._read_block(tensor, config, entry, bounds, np.dtype(np.float32))
     np.testing.assert_array_equal(block, kernel[12:24, 1:3])
     assert tensor.elements == kernel.size // 4 // 2
 
