@@ -83,7 +83,10 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal
         )
     abstract = abstract_state(experiment, mesh)
     kernel = choose_kernel(
-        experiment.model.attention, experiment.model.head_dim, experiment.model.compute_dtype
+        experiment.model.attention,
+        head_dim=experiment.model.head_dim,
+        seq_len=experiment.data.seq_len,
+        dtype=experiment.model.compute_dtype,
     )
     data = open_plan(experiment.data, t.batch_size)
     # As many sequences at a time as training holds: a whole batch may not fit the devices.
