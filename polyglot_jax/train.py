@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from polyglot_jax import checkpoint, cli, hf_config, selection
+from polyglot_jax import checkpoint, cli, distributed, hf_config, selection
 from polyglot_jax.attention import choose_kernel
 from polyglot_jax.config import Experiment, from_dict, load_experiment, to_dict
 from polyglot_jax.convert import load_hf, read_hf_config
@@ -44,12 +44,13 @@ from polyglot_jax.step import (
 def main() -> None:
     values = flags.FLAGS
     experiment = load_experiment(values.experiment, values.set)
-    if values.coordinator == "auto":
-        jax.distributed.initialize()
-    elif values.coordinator:
-        jax.distributed.initialize(values.coordinator, values.num_processes, values.process_id)
     last_step = values.steps or experiment.train.steps
-    if stopped := train(experiment, epath.Path(values.workdir), last_step):
+    with distributed.joined(
+        *(values.coordinator, values.num_processes, values.process_id),
+        timeout_s=values.peer_timeout,
+    ):
+        stopped = train(experiment, epath.Path(values.workdir), last_step)
+    if stopped:
         print(f"to go on: {shlex.join(sys.orig_argv)}", flush=True)
         sys.exit(128 + stopped)
 
@@ -267,5 +268,11 @@ if __name__ == "__main__":
     )
     flags.DEFINE_integer("num_processes", None, "With --coordinator=host:port.")
     flags.DEFINE_integer("process_id", None, "With --coordinator=host:port.")
+    flags.DEFINE_integer(
+        "peer_timeout",
+        60,
+        "Seconds without a sign of life from one of several processes until all others end.",
+        lower_bound=10,
+    )
     flags.mark_flags_as_required(["experiment", "workdir"])
     cli.run(main)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -62,6 +63,14 @@ def records(workdir: Path) -> list[dict[str, float]]:
         {k: v for k, v in json.loads(line).items() if not k.endswith("tokens_per_second")}
         for line in lines
     ]
+
+
+def when_step(n: int) -> Callable[[Path], bool]:
+    def reached(workdir: Path) -> bool:
+        path = workdir / "metrics.jsonl"
+        return path.exists() and f'"step": {n},' in path.read_text()
+
+    return reached
 
 
 def training(workdir: Path) -> list[dict[str, float]]:

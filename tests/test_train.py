@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 from etils import epath
 
 from polyglot_jax import checkpoint
-from polyglot_jax.config import Experiment, load_experiment, model_from_dict, override
+from polyglot_jax.config import model_from_dict
 from polyglot_jax.convert import save_hf
 from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.mixture import Mixture
@@ -29,6 +28,7 @@ from tests.runs import (
     settings,
     start,
     training,
+    when_step,
 )
 
 # ---- a whole run
@@ -98,14 +98,6 @@ def test_evaluation_takes_a_microbatch_at_a_time(tiny_shards, tmp_path, monkeypa
 
 
 # ---- resuming
-
-
-def when_step(n: int):
-    def reached(workdir: Path) -> bool:
-        path = workdir / "metrics.jsonl"
-        return path.exists() and f'"step": {n},' in path.read_text()
-
-    return reached
 
 
 def when_saving(workdir: Path) -> bool:
@@ -192,53 +184,3 @@ def test_off_by_one_resume_turns_the_check_red(whole_run, tiny_shards, tmp_path,
     )
     with pytest.raises(AssertionError):
         resume_from_18(whole_run, tiny_shards, tmp_path / "off-by-one")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def test_two_processes_train_like_one(whole_run, tiny_shards, tmp_path):
-    coordinator = f"--coordinator=127.0.0.1:{free_port()}"
-    processes = [
-        start(
-            tmp_path / "run",
-            settings(tiny_shards, "train.steps=10"),
-            *(coordinator, "--num_processes=2", f"--process_id={i}"),
-        )
-        for i in range(2)
-    ]
-    for process in processes:
-        code, output = finish(process)
-        assert code == 0, output
-    steps = training(tmp_path / "run")
-    assert [r["step"] for r in steps] == list(range(1, 11))
-    alone = load_experiment("ko_tiny", settings(tiny_shards, "train.steps=10"))
-    train_alone(alone, tmp_path / "alone")
-    for got, want in zip(steps, training(tmp_path / "alone"), strict=True):
-        assert got["train/loss"] == pytest.approx(want["train/loss"], rel=1e-5)
-        assert got["train/grad_norm"] == pytest.approx(want["train/grad_norm"], rel=1e-5)
-        assert got["train/epoch/tiny"] == want["train/epoch/tiny"]
-
-
-def test_a_signal_to_one_process_stops_both_after_one_step(tiny_shards, tmp_path):
-    coordinator = f"--coordinator=127.0.0.1:{free_port()}"
-    sets = settings(tiny_shards, "train.steps=100000", "train.checkpoint_every=100000")
-    processes = [
-        start(tmp_path / "run", sets, coordinator, "--num_processes=2", f"--process_id={i}")
-        for i in range(2)
-    ]
-    while processes[0].poll() is None and not when_step(4)(tmp_path / "run"):
-        time.sleep(0.01)
-    processes[1].send_signal(signal.SIGTERM)
-    ends = [finish(process) for process in processes]
-    step = checkpoint.latest_step(tmp_path / "run")
-    for code, output in ends:
-        assert code == 128 + signal.SIGTERM, output
-        assert f"SIGTERM: step {step} is saved" in output
-
-
-def train_alone(e: Experiment, workdir: Path) -> None:
-    train(override(e, ["mesh.data=8"]), epath.Path(workdir), e.train.steps)
