@@ -197,10 +197,12 @@ def complaints(
     if "nvoluntary full rematerialization" in said:
         yield "involuntary full rematerialization: an array is replicated to be sharded anew"
     state = abstract_state(experiment, mesh)
-    whole = {_sizes(leaf) for leaf in jax.tree.leaves(state.params)}
-    parameters = {size for sizes in whole for size in sizes}
+    leaves = jax.tree.leaves(state.params)
+    parameters = {size for leaf in leaves for size in _sizes(leaf)}
+    cut = parameters | {size // mesh.shape["fsdp"] for size in parameters}
     shards = mesh.shape["data"] * mesh.shape["fsdp"] * experiment.train.accumulation
     rows = experiment.train.batch_size // shards * experiment.data.seq_len
+    residual = rows * experiment.model.d_model
     for c in found:
         elements = [math.prod(shape) for shape in c.shapes]
         where = f"{c.kind} over {'+'.join(c.axes)} of {_shapes(c)} in {c.op[-80:] or 'the step'}"
@@ -210,8 +212,10 @@ def complaints(
             yield f"{where}: not a parameter"
         elif "tensor" in c.axes and c.kind != "all-reduce":
             yield f"{where}: tensor parallelism has all-reduces only"
-        elif c.axes == ("tensor",) and max(elements, default=0) > rows * experiment.model.d_model:
+        elif "tensor" in c.axes and max(elements, default=0) > residual:
             yield f"{where}: larger than the residual"
+        elif "tensor" not in c.axes and any(n >= residual and n not in cut for n in elements):
+            yield f"{where}: not a parameter's gradient"
     yield from _unsharded(state, mesh)
 
 

@@ -38,11 +38,19 @@ def cell(size: str, topology: str) -> Plan:
 
 
 def read_cells(path: Path) -> dict[tuple[str, str], Plan]:
-    """Returns the kept cells by (experiment, topology); none where there is no file."""
+    """Returns the kept cells by (experiment, topology); none where there is no file.
+
+    Raises:
+      ValueError: a line is not a cell of this version.
+    """
     if not path.exists():
         return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    plans = [from_dict(json.loads(line)) for line in lines]
+    plans = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            plans.append(from_dict(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: {error}; delete the line to make it anew") from None
     return {(p.experiment, p.topology): p for p in plans}
 
 
