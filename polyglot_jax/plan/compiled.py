@@ -29,7 +29,7 @@ from polyglot_jax.plan.hardware import GIB, Topology
 from polyglot_jax.step import abstract_state, family, jit_train_step
 
 CUDNN = 91000  # of the target configuration
-RESERVED = 0.25 * GIB  # what a TPU's compiler keeps; a program that fails tells the rest
+FLAGS = {"gpu": {"xla_gpu_enable_latency_hiding_scheduler": True}}  # as scripts/xla_flags.sh
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def compile_step(experiment: Experiment, mesh: Mesh) -> tuple[Any, str]:
     step = jit_train_step(experiment, mesh)
     device = Device.of(mesh.devices.flat[0])
     with compiling_for(device), _cudnn_of(device), jax.set_mesh(mesh), _stderr() as said:
-        compiled = step.lower(state, batch).compile()
+        compiled = step.lower(state, batch).compile(FLAGS.get(device.platform))
     return compiled, said[0]
 
 
@@ -138,7 +138,7 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
     state, batch = abstract_state(experiment, mesh), abstract_batch(experiment, mesh)
     arguments = device_bytes((state, batch))
     hardware = topology.hardware
-    memory = hardware.memory if hardware.gpu else hardware.memory - RESERVED
+    memory = hardware.usable
     tokens_per_step = t.batch_size * T
     known = Plan(
         experiment=experiment.name,
@@ -152,7 +152,7 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         arguments=arguments,
         compiled_arguments=None,
         temporaries=None,
-        short=max(arguments - memory, 0),
+        short=0,
         attention=experiment.model.attention,
         flops=float(family(experiment.model).flops_per_token(experiment.model, T))
         * tokens_per_step,
@@ -162,15 +162,13 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         traffic=(),
         complaints=(),
     )
-    if known.short:  # its state alone is too large: nothing is learned from a compiler
-        return known
     try:
         compiled, said = compile_step(experiment, mesh)
     except jax.errors.JaxRuntimeError as error:
-        wanted = _wanted(str(error))
-        if wanted is None:
+        if (asked := _asked(str(error))) is None:
             raise
-        return dataclasses.replace(known, short=max(wanted + arguments - memory, 1.0))
+        wanted, memory = asked
+        return dataclasses.replace(known, memory=memory, short=wanted + arguments - memory)
     analysis = compiled.memory_analysis()
     temporaries = analysis.temp_size_in_bytes
     found = hlo.collectives(compiled.as_text(), dict(mesh.shape))
@@ -258,12 +256,17 @@ def _traffic(found: list[hlo.Collective]) -> tuple[Traffic, ...]:
     return tuple(sorted(rows, key=lambda row: -row.bytes))
 
 
-def _wanted(message: str) -> float | None:
-    """Returns the bytes of temporaries that a compiler could not place, None for other failures."""
-    match = re.search(r"temporaries \(([\d.]+)([KMGT]?)\)", message) or re.search(
-        r"Used ([\d.]+)([KMGT]?) of", message
-    )
-    return float(match[1]) * 1024 ** " KMGT".index(match[2] or " ") if match else None
+def _asked(message: str) -> tuple[float, float] | None:
+    """Returns the bytes that a TPU's compiler could not place and those it had, None for other
+    failures."""
+    size = r"([\d.]+)([KMGT]?)"
+    match = re.search(rf"temporaries \({size}\) exceeds available HBM \({size}\)", message)
+    match = match or re.search(rf"Used {size} of {size} hbm", message)
+    if match is None:
+        return None
+    wanted, wanted_unit, had, had_unit = match.groups()
+    units = {unit: 1024.0**power for power, unit in enumerate(("", "K", "M", "G", "T"))}
+    return float(wanted) * units[wanted_unit], float(had) * units[had_unit]
 
 
 @contextmanager

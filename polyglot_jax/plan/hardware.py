@@ -40,10 +40,15 @@ class Hardware:
 
     name: str
     kind: str  # jax's device_kind
-    memory: float  # bytes that a program may use
+    memory: float  # bytes; of a TPU those that its compiler gives to a program
     link: float  # bytes/s to the other devices of its slice or node
     network: float  # bytes/s out of its node; a TPU slice has none inside
     gpu: Gpu | None = None  # None is a TPU
+
+    @property
+    def usable(self) -> float:
+        """Bytes that a program may use."""
+        return GPU_SHARE * self.memory if self.gpu else self.memory
 
     @property
     def peak_flops(self) -> float:
@@ -52,9 +57,11 @@ class Hardware:
         return peak
 
 
-# GPU memory is the datasheet's in decimal gigabytes. CUDA reports some 6 % more (79.2 GiB of an
-# "80 GB" A100), which is left to its context, cuDNN and NCCL: the share that the process must be
-# given is XLA_PYTHON_CLIENT_MEM_FRACTION=0.94.
+# The share of a GPU's memory that scripts/xla_flags.sh gives to XLA; the rest is of CUDA's context,
+# cuDNN and NCCL. The bytes below are what CUDA reports of each device, by OpenXLA's public
+# descriptions (xla/backends/gpu/target_config/specs).
+GPU_SHARE = 0.9
+
 # Shared memory: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability".
 
 
@@ -87,19 +94,19 @@ def _hopper(bandwidth: float) -> Gpu:
 HARDWARE = {
     hardware.name: hardware
     for hardware in (
-        # Google Cloud documentation, the pages of TPU v4, v5e, v5p and v6e: HBM capacity and
-        # inter-chip interconnect bandwidth per chip (there bidirectional, in Gbit/s). What of the
-        # memory a program may use is told by the compiler, which fails beyond it.
-        Hardware(name="v4", kind="TPU v4", memory=32 * GIB, link=150e9, network=150e9),
-        Hardware(name="v5e", kind="TPU v5 lite", memory=16 * GIB, link=100e9, network=100e9),
-        Hardware(name="v5p", kind="TPU v5", memory=95 * GIB, link=300e9, network=300e9),
-        Hardware(name="v6e", kind="TPU v6 lite", memory=32 * GIB, link=224e9, network=224e9),
+        # Google Cloud documentation, the pages of TPU v4, v5e, v5p and v6e: inter-chip interconnect
+        # bandwidth per chip (there bidirectional, in Gbit/s). Their 32, 16, 95 and 32 GB of memory
+        # are here what libtpu 0.0.42 leaves of them to a program, as it says when one is too large.
+        Hardware(name="v4", kind="TPU v4", memory=30.75 * GIB, link=150e9, network=150e9),
+        Hardware(name="v5e", kind="TPU v5 lite", memory=15.75 * GIB, link=100e9, network=100e9),
+        Hardware(name="v5p", kind="TPU v5", memory=95.74 * GIB, link=300e9, network=300e9),
+        Hardware(name="v6e", kind="TPU v6 lite", memory=31.25 * GIB, link=224e9, network=224e9),
         # NVIDIA A100 Tensor Core GPU datasheet and architecture whitepaper (108 SMs, 40 MB L2,
         # 1,410 MHz, NVLink 600 GB/s both ways); DGX A100 datasheet: 200 Gbit/s a GPU outside.
         Hardware(
             name="a100-40g",
             kind="NVIDIA A100-SXM4-40GB",
-            memory=40e9,
+            memory=42_331_013_120,
             link=300e9,
             network=25e9,
             gpu=_ampere(1555e9),
@@ -107,7 +114,7 @@ HARDWARE = {
         Hardware(
             name="a100-80g",
             kind="NVIDIA A100-SXM4-80GB",
-            memory=80e9,
+            memory=85_100_068_864,
             link=300e9,
             network=25e9,
             gpu=_ampere(2039e9),
@@ -117,7 +124,7 @@ HARDWARE = {
         Hardware(
             name="h100",
             kind="NVIDIA H100 80GB HBM3",
-            memory=80e9,
+            memory=84_942_979_072,
             link=450e9,
             network=50e9,
             gpu=_hopper(3350e9),
@@ -126,7 +133,7 @@ HARDWARE = {
         Hardware(
             name="h200",
             kind="NVIDIA H200",
-            memory=141e9,
+            memory=151_397_597_184,
             link=450e9,
             network=50e9,
             gpu=_hopper(4800e9),
@@ -178,6 +185,7 @@ def open_topology(name: str) -> Topology:
             )
         else:
             os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no TPU VM to ask for its metadata
+            os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chips to share either
             options = {"chip_config_name": "megacore"} if kind == "v4" else {}
             described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
     except jax.errors.JaxRuntimeError as error:

@@ -93,7 +93,7 @@ def attention_kernel(text: str) -> str:
     """Returns the kernel that the program really runs: "cudnn", "splash" or "xla"."""
     if "__cudnn$fmha" in text:
         return "cudnn"
-    return "splash" if re.search(r'custom_call_target="tpu_custom_call".*splash', text) else "xla"
+    return "splash" if "splash_mha" in text else "xla"
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Line]], str]:

@@ -53,7 +53,7 @@ def search(experiment: Experiment, topology: Topology, tries: int = 3) -> Iterat
             f"{experiment.name}: no mesh of {len(topology.devices)} devices divides its width, "
             f"heads and train.batch_size={experiment.train.batch_size}"
         )
-    memory = topology.hardware.memory
+    memory = topology.hardware.usable
     smallest = min(ordered, key=lambda c: c.bytes)
     likely = [c for c in ordered if c.bytes < 0.95 * memory] or [smallest]
     limit = math.inf

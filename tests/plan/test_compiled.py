@@ -128,13 +128,20 @@ def test_involuntary_rematerialization_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "gib"),
+    ("message", "asked"),
     [
-        ("the total memory required for HLO temporaries (19.86G) exceeds HBM (15.75G).", 19.86),
-        ("Ran out of memory in memory space hbm. Used 512.0M of 15.75G hbm. Exceeded", 0.5),
+        (
+            "Ran out of memory on HBM, the total memory required for HLO temporaries (19.86G) "
+            "exceeds available HBM (15.75G).",
+            (19.86, 15.75),
+        ),
+        (
+            "Ran out of memory in memory space hbm. Used 512.0M of 15.75G hbm. Exceeded",
+            (0.5, 15.75),
+        ),
         ("INTERNAL: something else", None),
     ],
 )
-def test_what_a_compiler_wanted(message: str, gib: float | None) -> None:
-    wanted = compiled._wanted(message)
-    assert wanted == (None if gib is None else pytest.approx(gib * 2**30))
+def test_what_a_compiler_asked_for(message: str, asked: tuple[float, float] | None) -> None:
+    found = compiled._asked(message)
+    assert found == (asked and pytest.approx([gib * 2**30 for gib in asked]))

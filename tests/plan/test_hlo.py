@@ -101,7 +101,7 @@ def test_replica_groups_in_each_spelling(groups: str, axes: tuple[str, ...]) -> 
     ("line", "kernel"),
     [
         ('custom_call_target="__cudnn$fmhaSoftmax"', "cudnn"),
-        ('custom_call_target="tpu_custom_call", metadata={op_name="splash_mha_fwd"}', "splash"),
+        ('%splash_mha_fwd.1 = custom-call(%q), custom_call_target="tpu_custom_call"', "splash"),
         ("%dot = f32[2,2] dot(%a, %b)", "xla"),
     ],
 )
