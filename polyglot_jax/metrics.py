@@ -1,7 +1,6 @@
 """What a run records: JSON lines first, TensorBoard second, one status line with fixed fields."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -49,10 +48,10 @@ class RunLog:
         rewritten = path.with_name("metrics.jsonl.tmp")
         rewritten.write_text("".join(line + "\n" for line in kept))
         rewritten.replace(path)
-        from tensorboardX import SummaryWriter  # loads torch where there is one: readers need not
+        from polyglot_jax.board import Board  # loads torch where there is one: readers need not
 
         self._jsonl = path.open("a")
-        self._board = SummaryWriter(os.fspath(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._board = Board(workdir / "tensorboard", purge_step=start_step + 1)
         self._bar = tqdm(
             total=end_step, initial=start_step, unit="step", disable=None, dynamic_ncols=True
         )
