@@ -129,7 +129,7 @@ def check(
     assert grown < MORE_MEMORY
 
 
-FEW_AND_MANY = pytest.mark.parametrize("scale", [1, pytest.param(30, marks=pytest.mark.slow)])
+FEW_AND_MANY = pytest.mark.parametrize("scale", [1, pytest.param(40, marks=pytest.mark.slow)])
 
 
 # ---- targets
