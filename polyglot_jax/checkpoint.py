@@ -163,6 +163,8 @@ def read_metadata(workdir: epath.PathLike, step: int) -> dict[str, Any]:
     path = _directory(workdir) / str(step)
     with _damage(path), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         metadata = reader.restore(path / "metadata")
+        if not isinstance(metadata, dict) or not {"step", "model"} <= metadata.keys():
+            raise ValueError("not the metadata of a checkpoint")
     version = metadata.get("format_version")
     if version != FORMAT_VERSION:
         raise ValueError(

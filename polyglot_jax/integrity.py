@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,7 @@ from etils import epath
 
 FILE = "digests.json"
 ITEMS = ("state", "metadata")  # of a step; what Orbax keeps beside them changes as it commits
+_NAME = re.compile(rf"({'|'.join(ITEMS)})(/[A-Za-z0-9_.-]{{1,200}}){{1,9}}")
 NEEDED = ("state/_METADATA", "state/manifest.ocdbt", "metadata/metadata")
 
 
@@ -58,10 +60,10 @@ def damage(step_dir: epath.Path, *, digests: bool = False) -> str | None:
     try:
         entries: dict[str, dict[str, Any]] = json.loads(path.read_bytes())["files"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{FILE} is not what was written ({type(error).__name__})"
-    if stray := [name for name in expected if not _is_inside(name)]:
-        return f"{FILE} names {stray[0]!r}, which is no file of a checkpoint"
+    if any(not _NAME.fullmatch(name) or ".." in name.split("/") for name in expected):
+        return f"{FILE} names what is no file of a checkpoint"
 
     def wrong(name: str) -> str | None:
         size, sha256 = expected[name]
@@ -120,11 +122,6 @@ def _files(step_dir: epath.Path) -> list[str]:
                 elif path.name != "commit_success.txt":  # Orbax writes it when it likes
                     found.append(os.fspath(path.relative_to(step_dir)))
     return sorted(found)
-
-
-def _is_inside(name: str) -> bool:
-    parts = name.split("/")
-    return parts[0] in ITEMS and ".." not in parts
 
 
 def _entry(path: epath.Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """What a run records: JSON lines first, TensorBoard second, one status line with fixed fields."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -49,10 +48,10 @@ class RunLog:
         rewritten = path.with_name("metrics.jsonl.tmp")
         rewritten.write_text("".join(line + "\n" for line in kept))
         rewritten.replace(path)
-        from tensorboardX import SummaryWriter  # loads torch where there is one: readers need not
+        from polyglot_jax.board import Board  # loads torch where there is one: readers need not
 
         self._jsonl = path.open("a")
-        self._board = SummaryWriter(os.fspath(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._board = Board(workdir / "tensorboard", purge_step=start_step + 1)
         self._bar = tqdm(
             total=end_step, initial=start_step, unit="step", disable=None, dynamic_ncols=True
         )
@@ -137,11 +136,31 @@ class RunLog:
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
-    """Returns the records of a run in order. Raises ValueError if there are none."""
+    """Returns the records of a run in order; a last line that a kill cut off is none.
+
+    Raises:
+      ValueError: there are none, or a line is not a record.
+    """
     path = epath.Path(workdir) / "metrics.jsonl"
     if not path.exists():
         raise ValueError(f"no {path}: is it the --workdir of a training run?")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [_record(line, f"{path}, line {i}") for i, line in enumerate(_lines(path), 1)]
+
+
+def _lines(path: epath.Path) -> list[str]:
+    return path.read_bytes().decode(errors="replace").rpartition("\n")[0].splitlines()
+
+
+def _record(line: str, where: str) -> dict[str, float]:
+    try:
+        record = json.loads(line)
+        if not isinstance(record["step"], int):
+            raise TypeError
+        if not all(isinstance(value, int | float) for value in record.values()):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{where}: not a record of a step and its values") from None
+    return record
 
 
 def _step_of(line: str) -> float:

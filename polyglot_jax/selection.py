@@ -92,7 +92,7 @@ def read_tags(workdir: epath.PathLike) -> dict[str, int]:
         tags = json.loads(path.read_text())
         if not all(isinstance(step, int) for step in tags.values()):
             raise ValueError("a step is a number")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not an object of tags and steps: {error}") from error
     return tags
 

@@ -62,7 +62,7 @@ DAMAGES = {
     lose_arrays: "is missing",
     empty_metadata: "metadata/metadata has 0 bytes instead of",
     spoil_digests: "digests.json is not what was written",
-    stray_digests: "which is no file of a checkpoint",
+    stray_digests: "digests.json names what is no file of a checkpoint",
 }
 
 
