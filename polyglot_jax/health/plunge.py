@@ -1,0 +1,131 @@
+"""Whether the training loss falls away from the held-out loss: the model memorises.
+
+Two of the four Polyglot-Ko runs ended so: near the end of the first epoch the loss plunged and the
+texts fell apart, while nothing in the training loss alone told it from progress. The statistic is
+the gap: held-out loss, interpolated between evaluations, minus the loss of each logged step. What
+moves both, a lower learning rate say, does not open it; what opens it for good reasons, a model
+that repeats its data and still gets better on other text, lets the held-out loss fall on.
+
+Everything is computed from metrics.jsonl, so a run that resumes knows what it knew before.
+"""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+POINTS = 8  # logged losses that an evaluation is compared with, at least
+MEMORY = 8  # evaluations back that the smallest gap is looked for
+SIGMA = 4.0  # standard errors of the difference of two gaps
+SHARE = 0.05  # of the held-out loss: a gap that grows by less is no plunge, however certain
+PROGRESS = 0.005  # of the held-out loss: an evaluation better by that is a good one
+
+
+@dataclass(frozen=True)
+class Plunge:
+    """An evaluation at which the gap has opened; losses in nats per token."""
+
+    step: int
+    since: int  # the last evaluation at which all was well
+    growth: float  # of the gap, since it was smallest
+    fell: float  # the training loss, since then
+    held_out: float
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One evaluation and the training losses around it."""
+
+    step: int
+    held_out: float
+    gap: float
+    error: float  # standard error of the gap
+    loss: float
+
+
+def find_plunges(
+    records: Sequence[Mapping[str, Any]], phase_starts: Sequence[int] = (0,)
+) -> list[Plunge]:
+    """Returns the plunges of a run; one that lasts for many evaluations is told once.
+
+    Args:
+      records: of metrics.jsonl, in order.
+      phase_starts: steps with which other data begins. Gaps before and after are not compared.
+    """
+    evaluations = {r["step"]: r["held_out/loss"] for r in records if "held_out/loss" in r}
+    losses = {r["step"]: r["train/loss"] for r in records if "train/loss" in r}
+    bounds = [*phase_starts, math.inf]
+    return [
+        plunge
+        for first, end in itertools.pairwise(bounds)
+        for plunge in _find(_points(evaluations, losses, first, end))
+    ]
+
+
+def is_plunging(records: Sequence[Mapping[str, Any]], phase_starts: Sequence[int] = (0,)) -> bool:
+    """Returns whether the last evaluation is that of a plunge, told now or before."""
+    evaluations = {r["step"]: r["held_out/loss"] for r in records if "held_out/loss" in r}
+    losses = {r["step"]: r["train/loss"] for r in records if "train/loss" in r}
+    points = _points(evaluations, losses, phase_starts[-1], math.inf)
+    return bool(points) and _verdict(points[:-1], points[-1])[0] == "bad"
+
+
+def _points(
+    evaluations: Mapping[int, float], losses: Mapping[int, float], first: float, end: float
+) -> list[_Point]:
+    """Returns the evaluations of a phase, after the steps (first, end], that have losses enough."""
+    at = np.array(sorted(evaluations))
+    held_out = np.array([evaluations[step] for step in at.tolist()])
+    steps = np.array([step for step in sorted(losses) if first < step <= end], int)
+    values = np.array([losses[step] for step in steps.tolist()])
+    points = []
+    for before, step in itertools.pairwise(at):
+        if not first < step <= end:
+            continue
+        past = int(np.searchsorted(steps, step, side="right"))
+        begin = min(int(np.searchsorted(steps, before, side="right")), past - POINTS)
+        if begin < 0:
+            continue
+        gaps = np.interp(steps[begin:past], at, held_out) - values[begin:past]
+        points.append(
+            _Point(
+                step=int(step),
+                held_out=evaluations[int(step)],
+                gap=float(gaps.mean()),
+                error=float(gaps.std(ddof=1)) / math.sqrt(gaps.size),
+                loss=float(values[begin:past].mean()),
+            )
+        )
+    return points
+
+
+def _find(points: Sequence[_Point]) -> list[Plunge]:
+    found = []
+    is_told, good = False, points[0].step if points else 0
+    for i, point in enumerate(points):
+        verdict, reference = _verdict(points[:i], point)
+        if verdict == "good":
+            is_told, good = False, point.step
+        elif verdict == "bad" and not is_told:
+            is_told = True
+            growth, fell = point.gap - reference.gap, reference.loss - point.loss
+            found.append(Plunge(point.step, good, growth, fell, point.held_out))
+    return found
+
+
+def _verdict(before: Sequence[_Point], point: _Point) -> tuple[str, _Point]:
+    """Returns good, bad, or neither ("open"), and the evaluation that decides it."""
+    if not before:
+        return "good", point
+    best = min(before, key=lambda p: p.held_out)
+    reference = min([*before[-MEMORY:], best], key=lambda p: p.gap)
+    growth = point.gap - reference.gap
+    limit = max(SHARE * point.held_out, SIGMA * math.hypot(point.error, reference.error))
+    if growth < limit / 2 or point.held_out < (1 - PROGRESS) * best.held_out:
+        return "good", reference
+    # Where only the held-out loss has risen, the model has not learnt its data by heart.
+    is_bad = growth > limit and reference.loss - point.loss > limit / 2
+    return ("bad" if is_bad else "open"), reference
