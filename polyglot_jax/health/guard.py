@@ -33,8 +33,8 @@ class Guard:
 
 def fresh() -> Guard:
     """Returns the guard of a run that begins."""
-    zero, ring = jnp.int32(0), jnp.zeros(WINDOW, jnp.float32)
-    return Guard(ring, ring, zero, zero, zero, zero, zero)
+    rings = (jnp.zeros(WINDOW, jnp.float32) for _ in range(2))  # no shared buffer: it is donated
+    return Guard(*rings, *(jnp.zeros((), jnp.int32) for _ in range(5)))
 
 
 def judge(

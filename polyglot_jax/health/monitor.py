@@ -48,16 +48,12 @@ class Monitor:
         self._log = log
         self._seen: Mapping[str, float] = dict(guard)  # the newest metrics
         self._steps_saved = steps_saved
-        self._phase_starts = [phase.from_step for phase in experiment.data.plan]
-        past = [r for r in log.records if "held_out/loss" in r]
-        if past and self.health.on_plunge == "stop":
-            started = [start for start in self._phase_starts if start < past[-1]["step"]]
-            if plunge.is_plunging(log.records, started or [0]):
-                raise ValueError(
-                    f"this run plunged and was stopped, see {workdir / 'metrics.jsonl'}; go on "
-                    f"from {workdir}@{BEFORE_PLUNGE} with other data, or --set "
-                    "health.on_plunge=alarm to go on as it is"
-                )
+        self._spans = plunge.spans_of(experiment.data)
+        if self.health.on_plunge == "stop" and plunge.is_plunging(log.records, self._spans):
+            raise ValueError(
+                f"this run has plunged and was stopped; go on from {workdir}@{BEFORE_PLUNGE} with "
+                "other data, or --set health.on_plunge=alarm to go on as it is"
+            )
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Takes the metrics of a step.
@@ -100,7 +96,7 @@ class Monitor:
 
     def held_out(self, step: int) -> bool:
         """Looks for a plunge after an evaluation; returns whether the run should stop."""
-        plunges = plunge.find_plunges(self._log.records, self._phase_starts)
+        plunges = plunge.find_plunges(self._log.records, self._spans)
         if not plunges or plunges[-1].step != step:
             return False
         found = plunges[-1]

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from polyglot_jax.config import DataConfig
+
 POINTS = 8  # logged losses that an evaluation is compared with, at least
 MEMORY = 8  # evaluations back that the smallest gap is looked for
 SIGMA = 4.0  # standard errors of the difference of two gaps
@@ -46,37 +48,46 @@ class _Point:
     loss: float
 
 
+Span = tuple[float, float]  # steps (first, end]
+
+WHOLE: Sequence[Span] = ((0, math.inf),)
+
+
+def spans_of(data: DataConfig) -> list[Span]:
+    """Returns the phases of a plan in which training and held-out loss are of the same sources.
+
+    The held-out text is that of the last phase's sources. A model that learns from others moves
+    away from it in good health.
+    """
+    starts = [*(float(phase.from_step) for phase in data.plan), math.inf]
+    paths = [{source.path for source in phase.sources} for phase in data.plan]
+    phases = zip(itertools.pairwise(starts), paths, strict=True)
+    return [span for span, own in phases if own >= paths[-1]]
+
+
 def find_plunges(
-    records: Sequence[Mapping[str, Any]], phase_starts: Sequence[int] = (0,)
+    records: Sequence[Mapping[str, Any]], spans: Sequence[Span] = WHOLE
 ) -> list[Plunge]:
     """Returns the plunges of a run; one that lasts for many evaluations is told once.
 
     Args:
       records: of metrics.jsonl, in order.
-      phase_starts: steps with which other data begins. Gaps before and after are not compared.
+      spans: of `spans_of`. Gaps of one are not compared with those of another.
     """
-    evaluations = {r["step"]: r["held_out/loss"] for r in records if "held_out/loss" in r}
-    losses = {r["step"]: r["train/loss"] for r in records if "train/loss" in r}
-    bounds = [*phase_starts, math.inf]
-    return [
-        plunge
-        for first, end in itertools.pairwise(bounds)
-        for plunge in _find(_points(evaluations, losses, first, end))
-    ]
+    return [plunge for span in spans for plunge in _find(_points(records, span))]
 
 
-def is_plunging(records: Sequence[Mapping[str, Any]], phase_starts: Sequence[int] = (0,)) -> bool:
+def is_plunging(records: Sequence[Mapping[str, Any]], spans: Sequence[Span] = WHOLE) -> bool:
     """Returns whether the last evaluation is that of a plunge, told now or before."""
-    evaluations = {r["step"]: r["held_out/loss"] for r in records if "held_out/loss" in r}
-    losses = {r["step"]: r["train/loss"] for r in records if "train/loss" in r}
-    points = _points(evaluations, losses, phase_starts[-1], math.inf)
+    points = _points(records, spans[-1])
     return bool(points) and _verdict(points[:-1], points[-1])[0] == "bad"
 
 
-def _points(
-    evaluations: Mapping[int, float], losses: Mapping[int, float], first: float, end: float
-) -> list[_Point]:
-    """Returns the evaluations of a phase, after the steps (first, end], that have losses enough."""
+def _points(records: Sequence[Mapping[str, Any]], span: Span) -> list[_Point]:
+    """Returns the evaluations within a span that have training losses enough."""
+    evaluations = {r["step"]: r["held_out/loss"] for r in records if "held_out/loss" in r}
+    losses = {r["step"]: r["train/loss"] for r in records if "train/loss" in r}
+    first, end = span
     at = np.array(sorted(evaluations))
     held_out = np.array([evaluations[step] for step in at.tolist()])
     steps = np.array([step for step in sorted(losses) if first < step <= end], int)
