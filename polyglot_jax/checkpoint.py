@@ -27,9 +27,11 @@ from etils import epath
 from polyglot_jax import array_slices, cli, integrity, selection
 from polyglot_jax.cli import one_line
 from polyglot_jax.config import Experiment, NeoxConfig, model_from_dict, to_dict
+from polyglot_jax.health import guard
 from polyglot_jax.step import TrainState, family
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)  # 1 has no guard
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorstore", "numpy")
 
 
@@ -154,8 +156,14 @@ def restore(workdir: epath.PathLike, step: int, abstract: TrainState) -> TrainSt
       ValueError: the checkpoint is damaged, or holds other arrays than `abstract` names.
     """
     path = _directory(workdir) / str(step)
+    version = read_metadata(workdir, step)["format_version"]
     with _damage(path), ocp.StandardCheckpointer() as reader:
-        return reader.restore(path / "state", abstract)
+        if version == FORMAT_VERSION:
+            return reader.restore(path / "state", abstract)
+        fields = {name: getattr(abstract, name) for name in ("step", "params", "opt_state")}
+        restored = reader.restore(path / "state", fields)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.guard)
+    return TrainState(**restored, guard=jax.jit(guard.fresh, out_shardings=shardings)())
 
 
 def read_metadata(workdir: epath.PathLike, step: int) -> dict[str, Any]:
@@ -166,10 +174,10 @@ def read_metadata(workdir: epath.PathLike, step: int) -> dict[str, Any]:
         if not isinstance(metadata, dict) or not {"step", "model"} <= metadata.keys():
             raise ValueError("not the metadata of a checkpoint")
     version = metadata.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in READABLE:
         raise ValueError(
-            f"checkpoint {path} has format version {version}; this code reads version "
-            f"{FORMAT_VERSION}: use the code that wrote it"
+            f"checkpoint {path} has format version {version}; this code reads versions "
+            f"{' and '.join(map(str, READABLE))}: use the code that wrote it"
         )
     return metadata
 

@@ -140,10 +140,10 @@ def test_damage_is_found_without_digests_too(tmp_path, state, damage):
 
 def test_newer_format_is_refused(tmp_path, state):
     manager = checkpoint.open_manager(tmp_path, Keep(newest=3))
-    metadata = checkpoint.make_metadata(EXPERIMENT, 1, {}) | {"format_version": 2}
+    metadata = checkpoint.make_metadata(EXPERIMENT, 1, {}) | {"format_version": 3}
     checkpoint.save(manager, state, metadata)
     checkpoint.finish(manager)
-    with pytest.raises(ValueError, match="format version 2; this code reads version 1"):
+    with pytest.raises(ValueError, match="format version 3; this code reads versions 1 and 2"):
         checkpoint.restore_params(tmp_path)
 
 
