@@ -1,5 +1,7 @@
 """What the training program refuses, each in one line and with nothing half-written."""
 
+import re
+
 import pytest
 from etils import epath
 
@@ -98,13 +100,14 @@ def test_bad_input_is_one_line(flags, message, tiny_shards, tmp_path):
 
 
 def test_loss_that_is_not_finite_is_one_line_and_not_saved(tiny_shards, tmp_path):
-    """Checked at every save too, though it is logged less often."""
+    """Skipped on the device, seen where a save is due, and given up after ten in a row."""
     diverges = ("optimizer.learning_rate=1e30", "optimizer.min_learning_rate=0")
     rare = ("optimizer.warmup_fraction=0", "train.log_every=20", "train.eval_every=none")
     sets = settings(tiny_shards, *diverges, *rare)
     code, output = finish(start(tmp_path / "run", sets))
     assert code == 1
-    assert output.splitlines()[-1] == "error: step 3: loss is nan"
+    error = output.splitlines()[-1]
+    assert re.match(r"error: step \d+: loss is nan; 1\d updates in a row skipped and no", error)
     assert checkpoint.latest_step(tmp_path / "run") is None
 
 

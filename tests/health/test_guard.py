@@ -102,8 +102,9 @@ def small():
         initial = jax.device_get(jit_init(experiment, mesh)())
         shardings = shardings_of(abstract_state(experiment, mesh))
 
-        def run(given, **guard):
-            state = initial.replace(guard=initial.guard.replace(**guard))
+        def run(given, step=0, **guard):
+            guard = initial.guard.replace(**guard)
+            state = initial.replace(step=np.int32(step), guard=guard)
             state = jax.device_put(jax.tree.map(np.copy, state), shardings)  # not aliased: donated
             metrics = None
             for batch in given:
@@ -136,7 +137,7 @@ def test_a_batch_that_is_not_finite_leaves_no_trace(small):
 def test_a_spike_leaves_no_trace(small):
     calm = np.full(guards.WINDOW, 0.01, np.float32)
     before = {"losses_W": calm, "grad_norms_W": calm, "samples": np.int32(100)}
-    state, metrics = small(list(batches(1)), **before)
+    state, metrics = small(list(batches(1)), step=300, **before)
     fresh, _ = small([])
     assert_equal((state.params, state.opt_state), (fresh.params, fresh.opt_state))
-    assert (metrics["spikes"], metrics["last_spike"], state.step) == (1, 1, 1)
+    assert (metrics["spikes"], metrics["last_spike"], state.step) == (1, 301, 301)
