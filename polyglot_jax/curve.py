@@ -44,13 +44,13 @@ def plot_run(workdir: epath.PathLike) -> epath.Path:
         for name, (label, colour) in EVENTS.items():
             steps = [record["step"] for record in records if name in record]
             for step in steps:
-                is_first = step == steps[0]
-                axis.axvline(step, color=colour, alpha=0.5, label=label if is_first else None)
+                is_named = axis is axes[0] and step == steps[0]
+                axis.axvline(step, color=colour, alpha=0.5, label=label if is_named else None)
         axis.set_ylabel(title)
         axis.grid(alpha=0.3)
     axes[0].legend()
     if len(panels) > 3:
-        axes[-1].legend()
+        axes[-1].legend(loc="upper right", ncols=3)
         axes[-1].set_ylim(0, 1)
     axes[-1].set_xlabel("step")
     return report.write(epath.Path(workdir) / "curve.png", report.png(drawn))
