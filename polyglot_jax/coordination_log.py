@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 _HEAD = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (\S+?):\d+\] ")  # absl's and glog's
 _SERVICE = re.compile(r"coordination_service|preemption_sync")
 _FATAL = "Terminating process because the JAX distributed service detected fatal errors"
+SAID = "\0 this process says itself why it ends\n"  # and the service may find out meanwhile
 WHAT_TO_DO = (
     "the log of the process that ended first says why; run the same command on all hosts again to "
     "go on from the newest checkpoint"
@@ -26,6 +27,8 @@ WHAT_TO_DO = (
 def plain(lines: Iterable[str], timeout_s: int, join_s: int) -> Iterator[str]:
     """Yields the lines without those of the coordination service, its fatal error as one line.
 
+    Nothing after `SAID`.
+
     Args:
       timeout_s: how long a silent process is waited for.
       join_s: how long all are waited for at the start.
@@ -34,6 +37,8 @@ def plain(lines: Iterable[str], timeout_s: int, join_s: int) -> Iterator[str]:
     told: list[str] = []  # by the service, for the cause
     of_service = False
     for line in lines:
+        if line == SAID:
+            return
         if head := _HEAD.match(line):  # lines without one go on with the message before them
             of_service = bool(_SERVICE.search(head[1])) or _FATAL in line
         if not of_service:
@@ -71,3 +76,5 @@ if __name__ == "__main__":
     for text in plain(sys.stdin, int(sys.argv[1]), int(sys.argv[2])):
         sys.stderr.write(text)
         sys.stderr.flush()
+    for _ in sys.stdin:
+        pass  # or the process that still writes would get SIGPIPE

@@ -60,6 +60,7 @@ def joined(
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
+        os.write(2, coordination_log.SAID.encode())
         end = cli.last_words(error)
         if end is None:
             traceback.print_exc()

@@ -16,7 +16,7 @@ import pytest
 from etils import epath
 
 from polyglot_jax import checkpoint
-from polyglot_jax.coordination_log import plain
+from polyglot_jax.coordination_log import SAID, plain
 from polyglot_jax.distributed import joined, surroundings
 from polyglot_jax.train import train
 from tests.runs import (
@@ -294,6 +294,11 @@ def test_the_service_speaks_plainly():
     assert error.endswith("to go on from the newest checkpoint\n")
     _, error = plain(LEADER.splitlines(keepends=True), timeout_s=60, join_s=300)
     assert error.startswith("error: process 0, the coordinator, is gone or cannot be reached, so")
+
+
+def test_only_one_says_why_the_process_ends():
+    lines = ["before\n", SAID, *LEADER.splitlines(keepends=True)]
+    assert list(plain(lines, timeout_s=60, join_s=300)) == ["before\n"]
 
 
 def test_lines_of_others_pass_as_they_are():
