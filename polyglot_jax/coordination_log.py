@@ -1,8 +1,8 @@
 """Puts JAX's last words into one line: why a run of several processes ends.
 
 When another process dies, JAX's coordination service, or the library of collectives, ends this one
-from C++: a log of many lines with addresses, then SIGABRT. No Python of that process can run then, so its stderr goes through
-this small program, which `polyglot_jax.distributed` starts beside it:
+from C++: a log of many lines with addresses, then SIGABRT. No Python of that process can run then,
+so its stderr goes through this small program, which `polyglot_jax.distributed` starts beside it:
 
     python coordination_log.py TIMEOUT_S JOIN_S
 
