@@ -5,6 +5,9 @@ Kernels (`model.attention`):
   cudnn   flash attention of cuDNN: NVIDIA GPUs, bfloat16, causal; head_dim up to 128, or up to 256
           on Hopper and later (limits of jax.nn.dot_product_attention).
   splash  flash attention of JAX for TPUs (a Pallas kernel), causal, lengths of whole blocks of 128.
+  triton  flash attention of JAX for NVIDIA GPUs (a Pallas kernel, through Triton): from Ampere on,
+          bfloat16, causal, head_dim up to 256, lengths of whole blocks of 128. For the heads that
+          cuDNN does not take there; never chosen by auto.
   auto    cudnn on NVIDIA GPUs in bfloat16, splash on TPUs, else xla. A device whose fast kernel
           cannot take the shape raises instead of running many times slower in silence; ask for xla
           by name there.
@@ -15,7 +18,7 @@ experiment is compiled for hardware that is not here (see `compiling_for`).
 Shape suffixes: B batch, T query time, S key time, H heads, K head dim.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,15 +26,15 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import splash_attention
 
 from polyglot_jax.mesh import partition_spec
 
 SMALLEST_BLOCK = 128  # queries of a masked call that are computed together
 MOST_BLOCKS = 8  # each is compiled by itself
-SPLASH_BLOCKS = (512, 256, 128)  # queries and keys of a tile: the kernel takes multiples of 128
+PALLAS_BLOCK = 128  # lengths that both Pallas kernels take are multiples of it
+SPLASH_BLOCKS = (512, 256, 128)  # queries and keys of a tile
 
-Kernel = Literal["xla", "cudnn", "splash"]
+Kernel = Literal["xla", "cudnn", "splash", "triton"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def attention(
     """Returns softmax(q k / sqrt(K)) v in q's dtype, out_BTHK; the softmax is float32.
 
     Args:
-      kernel: "auto", "xla", "cudnn" or "splash".
+      kernel: "auto", "xla", "cudnn", "splash" or "triton".
       mask_BTS: true where a query may see a key; None is causal, for queries and keys of the same
         positions. Only xla takes a mask, so a masked call always runs on it.
       masks_later: the mask shows no query a key of a higher index, so that nearly half of the work
@@ -107,6 +110,8 @@ def attention(
     )
     if chosen == "splash":
         return splash(q_BTHK, k_BSHK, v_BSHK)
+    if chosen == "triton":
+        return triton(q_BTHK, k_BSHK, v_BSHK)
     return jax.nn.dot_product_attention(
         q_BTHK, k_BSHK, v_BSHK, is_causal=True, implementation=chosen
     )
@@ -117,12 +122,11 @@ def splash(
 ) -> jax.Array:
     """Causal attention by JAX's splash kernel, out_BTHK; T is a multiple of 128.
 
-    The compiler cannot cut a kernel up: under a mesh each device runs it on its own examples and
-    heads.
-
     Args:
       interpret: run the kernel in Pallas' interpreter, on any device.
     """
+    from jax.experimental.pallas.ops.tpu import splash_attention  # experimental: only where it runs
+
     T = q_BTHK.shape[1]
     block = next(size for size in SPLASH_BLOCKS if T % size == 0)
     sizes = splash_attention.BlockSizes(
@@ -141,11 +145,47 @@ def splash(
         heads_first = (x.swapaxes(1, 2) for x in (scaled_BTHK, k_BTHK, v_BTHK))
         return jax.vmap(run)(*heads_first).swapaxes(1, 2)
 
+    return _on_shards(local, q_BTHK, k_BTHK, v_BTHK)
+
+
+def triton(
+    q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array, *, interpret: bool = False
+) -> jax.Array:
+    """Causal attention by JAX's Triton kernel, see `splash`.
+
+    JAX 0.12 calls the module deprecated, in favour of the package tokamax.
+    """
+    from jax.experimental.pallas.ops.gpu import attention as triton_attention
+
+    # Of queries and keys: the largest, of powers of two, whose tiles of 256 dims fit the 163 KiB of
+    # shared memory of an A100; the compiler refuses larger ones.
+    blocks = triton_attention.BlockSizes(
+        *(128, 64),  # forward
+        *(64, 64),  # gradients of keys and values
+        *(64, 64),  # gradient of queries
+    )
+
+    def local(q_BTHK: jax.Array, k_BTHK: jax.Array, v_BTHK: jax.Array) -> jax.Array:
+        return triton_attention.mha(
+            *(q_BTHK, k_BTHK, v_BTHK),
+            segment_ids=None,
+            sm_scale=q_BTHK.shape[-1] ** -0.5,
+            causal=True,
+            block_sizes=blocks,
+            num_warps=8,
+            interpret=interpret,
+        )
+
+    return _on_shards(local, q_BTHK, k_BTHK, v_BTHK)
+
+
+def _on_shards(local: Callable[..., jax.Array], *qkv_BTHK: jax.Array) -> jax.Array:
+    """Runs a kernel, which the compiler cannot cut up, on each device's own examples and heads."""
     if jax.sharding.get_abstract_mesh().empty:
-        return local(q_BTHK, k_BTHK, v_BTHK)
+        return local(*qkv_BTHK)
     spec = partition_spec(("batch", "sequence", "heads", "head_dim"))
     on_each = jax.shard_map(local, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)
-    return on_each(q_BTHK, k_BTHK, v_BTHK)
+    return on_each(*qkv_BTHK)
 
 
 def choose_kernel(
@@ -174,30 +214,37 @@ def choose_kernel(
     on_tpu = device.platform == "tpu"
     if kernel == "auto" and not on_tpu and not (on_nvidia and is_half):
         return "xla"
-    if kernel == "splash" or (kernel == "auto" and on_tpu):
-        _check(on_tpu, f"splash needs a TPU, not {device.kind!r}; set model.attention=auto or xla")
+    if kernel == "auto":
+        kernel = "splash" if on_tpu else "cudnn"
+    slower = "set model.attention=xla to run the slower kernel"
+    if kernel in ("splash", "triton"):
         _check(
-            seq_len % SPLASH_BLOCKS[-1] == 0,
-            f"splash on {device.kind} takes sequences of a multiple of {SPLASH_BLOCKS[-1]} tokens, "
-            f"not {seq_len}; change data.seq_len, or set model.attention=xla to run the slower "
-            "kernel",
+            seq_len % PALLAS_BLOCK == 0,
+            f"{kernel} takes sequences of a multiple of {PALLAS_BLOCK} tokens, not {seq_len}; "
+            f"change data.seq_len, or {slower}",
         )
+    if kernel == "splash":
+        _check(on_tpu, f"splash needs a TPU, not {device.kind!r}; set model.attention=auto or xla")
         return "splash"
     _check(
         on_nvidia,
-        f"cudnn needs an NVIDIA GPU, not {device.kind!r}; set model.attention=auto or xla",
+        f"{kernel} needs an NVIDIA GPU, not {device.kind!r}; set model.attention=auto or xla",
     )
     _check(
         is_half,
-        f"cudnn computes in bfloat16, not {jnp.dtype(dtype).name}; "
+        f"{kernel} computes in bfloat16, not {jnp.dtype(dtype).name}; "
         "set model.compute_dtype=bfloat16 or model.attention=xla",
     )
+    where = f"{kernel} on {device.kind} (compute capability {capability})"
+    if kernel == "triton":
+        _check(float(capability) >= 8.0, f"{where} needs compute capability 8.0 or later; {slower}")
+        _check(head_dim <= 256, f"{where} takes a head_dim up to 256, not {head_dim}; {slower}")
+        return "triton"
     limit = 256 if float(capability) >= 9.0 else 128
     _check(
         head_dim <= limit and head_dim % 8 == 0,
-        f"cudnn on {device.kind} (compute capability {capability}) takes a head_dim that is a "
-        f"multiple of 8 up to {limit}, not {head_dim}; set model.attention=xla to run the slower "
-        "kernel",
+        f"{where} takes a head_dim that is a multiple of 8 up to {limit}, not {head_dim}; {slower}"
+        + (", or triton" if head_dim <= 256 and float(capability) >= 8.0 else ""),
     )
     return "cudnn"
 

@@ -223,7 +223,7 @@ CHOICES = {
     "model.activation": ("gelu", "gelu_tanh"),
     "model.init": ("small_wang", "normal"),
     "model.compute_dtype": ("bfloat16", "float32"),
-    "model.attention": ("auto", "xla", "cudnn", "splash"),
+    "model.attention": ("auto", "xla", "cudnn", "splash", "triton"),
     "model.remat": ("none", "dots", "full"),
     "optimizer.schedule": ("neox_cosine", "cosine"),
     "health.on_spike": ("skip", "rewind"),

@@ -1,8 +1,8 @@
 """Puts JAX's last words into one line: why a run of several processes ends.
 
-When another process dies, JAX's coordination service ends this one from C++: a log of many lines
-with addresses, then SIGABRT. No Python of that process can run then, so its stderr goes through
-this small program, which `polyglot_jax.distributed` starts beside it:
+When another process dies, JAX's coordination service, or the library of collectives, ends this one
+from C++: a log of many lines with addresses, then SIGABRT. No Python of that process can run then,
+so its stderr goes through this small program, which `polyglot_jax.distributed` starts beside it:
 
     python coordination_log.py TIMEOUT_S JOIN_S
 
@@ -17,6 +17,8 @@ from collections.abc import Iterable, Iterator
 _HEAD = re.compile(r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ (\S+?):\d+\] ")  # absl's and glog's
 _SERVICE = re.compile(r"coordination_service|preemption_sync")
 _FATAL = "Terminating process because the JAX distributed service detected fatal errors"
+SAID = "\0 this process says itself why it ends\n"  # and the service may find out meanwhile
+_BROKEN = "terminate called after throwing an instance of 'gloo::"  # collectives of CPUs
 WHAT_TO_DO = (
     "the log of the process that ended first says why; run the same command on all hosts again to "
     "go on from the newest checkpoint"
@@ -26,6 +28,8 @@ WHAT_TO_DO = (
 def plain(lines: Iterable[str], timeout_s: int, join_s: int) -> Iterator[str]:
     """Yields the lines without those of the coordination service, its fatal error as one line.
 
+    Nothing after `SAID`.
+
     Args:
       timeout_s: how long a silent process is waited for.
       join_s: how long all are waited for at the start.
@@ -34,6 +38,11 @@ def plain(lines: Iterable[str], timeout_s: int, join_s: int) -> Iterator[str]:
     told: list[str] = []  # by the service, for the cause
     of_service = False
     for line in lines:
+        if line == SAID:
+            return
+        if line.startswith(_BROKEN):
+            yield f"error: a connection to another process broke; {WHAT_TO_DO}\n"
+            return
         if head := _HEAD.match(line):  # lines without one go on with the message before them
             of_service = bool(_SERVICE.search(head[1])) or _FATAL in line
         if not of_service:
@@ -41,7 +50,7 @@ def plain(lines: Iterable[str], timeout_s: int, join_s: int) -> Iterator[str]:
             continue
         told.append(line)
         if _FATAL in line:
-            told += lines  # nothing else comes after it
+            told += lines  # nothing else of worth comes after it
             yield f"error: {_cause(''.join(told), timeout_s, join_s)}\n"
 
 
@@ -71,3 +80,5 @@ if __name__ == "__main__":
     for text in plain(sys.stdin, int(sys.argv[1]), int(sys.argv[2])):
         sys.stderr.write(text)
         sys.stderr.flush()
+    for _ in sys.stdin:
+        pass  # or the process that still writes would get SIGPIPE

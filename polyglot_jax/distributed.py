@@ -57,14 +57,16 @@ def joined(
         _meet_at_platforms_choice(timeout_s, join_s)
     else:
         _meet_at(coordinator, num_processes, process_id, timeout_s, join_s)
+    where = "a process of several"
     try:
+        where = f"process {jax.process_index()} of {jax.process_count()}"
         yield
     except (Exception, KeyboardInterrupt) as error:
+        os.write(2, coordination_log.SAID.encode())
         end = cli.last_words(error)
         if end is None:
             traceback.print_exc()
         else:
-            where = f"process {jax.process_index()} of {jax.process_count()}"
             is_shared = isinstance(error, jax.errors.JaxRuntimeError)  # a collective broke, say
             advice = f"; {coordination_log.WHAT_TO_DO}" if is_shared else ""
             print(f"{end[0]} ({where}){advice}", file=sys.stderr)

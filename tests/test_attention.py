@@ -9,13 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from polyglot_jax.attention import Device, attention, choose_kernel, compiling_for, splash
+from polyglot_jax.attention import (
+    Device,
+    attention,
+    choose_kernel,
+    compiling_for,
+    splash,
+    triton,
+)
 from polyglot_jax.config import MeshConfig, NeoxConfig
 from polyglot_jax.mesh import make_mesh
 from polyglot_jax.models import neox
 
 H100 = Device("gpu", "NVIDIA H100", "9.0")
 A100 = Device("cuda", "NVIDIA A100", "8.0")
+T4 = Device("gpu", "Tesla T4", "7.5")
 MI300 = Device("gpu", "AMD Instinct MI300X", "gfx942")
 CPU = Device("cpu", "cpu")
 TPU = Device("tpu", "TPU v5p")
@@ -74,6 +82,7 @@ def test_softmax_of_bfloat16_scores_is_float32():
         ("auto", 256, "float32", TPU, "splash"),
         ("splash", 64, "bfloat16", TPU, "splash"),
         ("xla", 64, "bfloat16", TPU, "xla"),
+        ("triton", 256, "bfloat16", A100, "triton"),
         ("xla", 256, "bfloat16", A100, "xla"),
         ("cudnn", 64, "bfloat16", A100, "cudnn"),
     ],
@@ -102,6 +111,12 @@ def test_devices_of_jax_are_described():
         ("cudnn", 64, "bfloat16", CPU, "needs an NVIDIA GPU, not 'cpu'"),
         ("cudnn", 64, "bfloat16", MI300, "needs an NVIDIA GPU"),
         ("cudnn", 64, "bfloat16", TPU, "needs an NVIDIA GPU"),
+        ("auto", 256, "bfloat16", A100, "to run the slower kernel, or triton$"),
+        ("auto", 256, "bfloat16", T4, "to run the slower kernel$"),
+        ("triton", 128, "bfloat16", T4, "capability 7.5.* needs compute capability 8.0 or later"),
+        ("triton", 512, "bfloat16", H100, "up to 256, not 512"),
+        ("triton", 128, "float32", H100, "computes in bfloat16"),
+        ("triton", 128, "bfloat16", TPU, "needs an NVIDIA GPU"),
         ("splash", 64, "bfloat16", H100, "splash needs a TPU, not 'NVIDIA H100'"),
         ("splash", 64, "bfloat16", CPU, "set model.attention=auto or xla"),
     ],
@@ -111,10 +126,10 @@ def test_what_cannot_run_raises(kernel, head_dim, dtype, on, message):
         choose_kernel(kernel, head_dim=head_dim, seq_len=2048, dtype=dtype, device=on)
 
 
-@pytest.mark.parametrize("kernel", ["auto", "splash"])
-def test_splash_takes_whole_blocks_only(kernel):
+@pytest.mark.parametrize(("kernel", "on"), [("auto", TPU), ("splash", TPU), ("triton", A100)])
+def test_pallas_kernels_take_whole_blocks_only(kernel, on):
     with pytest.raises(ValueError, match=r"multiple of 128 tokens, not 200; change data\.seq_len"):
-        choose_kernel(kernel, head_dim=64, seq_len=200, dtype="bfloat16", device=TPU)
+        choose_kernel(kernel, head_dim=64, seq_len=200, dtype="bfloat16", device=on)
 
 
 def with_gradients(forward):
@@ -125,49 +140,53 @@ def with_gradients(forward):
     return jax.jit(run)
 
 
-@pytest.mark.parametrize("meshes", [None, MeshConfig(fsdp=2, tensor=2)], ids=["alone", "mesh"])
-def test_splash_equals_xla(meshes):
+@pytest.mark.parametrize(
+    ("kernel", "meshes"),
+    [(splash, None), (splash, MeshConfig(fsdp=2, tensor=2)), (triton, None)],
+    ids=["splash", "splash on a mesh", "triton"],
+)
+def test_pallas_kernels_equal_xla(kernel, meshes):
     """Three blocks, so that whole, masked and skipped ones all occur; each device runs its own."""
     shape = (4, 384, 2, 16) if meshes else (1, 384, 2, 16)
     arrays = [jax.random.normal(jax.random.key(i), shape) for i in range(4)]
     want = with_gradients(partial(attention, kernel="xla"))(*arrays)
     with jax.set_mesh(make_mesh(meshes or MeshConfig())) if meshes else nullcontext():
-        got = with_gradients(partial(splash, interpret=True))(*arrays)
+        got = with_gradients(partial(kernel, interpret=True))(*arrays)
     for a, b in zip(got, want, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
-def lowered_for_tpu(model: NeoxConfig, mesh_config: MeshConfig, batch: int, length: int) -> str:
-    """Returns the StableHLO of the gradient, with the Mosaic kernels that the TPU would run."""
+def lowered(model: NeoxConfig, on: Device, platform: str) -> str:
+    """Returns the StableHLO of the gradient of 8 examples of 256 tokens on a 2x2x2 mesh."""
     params = jax.eval_shape(partial(neox.init, model), jax.random.key(0))
-    tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32)
+    tokens = jax.ShapeDtypeStruct((8, 256), jnp.int32)
     batch = {"inputs": tokens, "targets": tokens, "weights": tokens}
     loss = lambda p, b: neox.loss_sum_and_weight(model, p, b, jax.random.key(0))[0]  # noqa: E731
-    with compiling_for(TPU), jax.set_mesh(make_mesh(mesh_config)):
+    with compiling_for(on), jax.set_mesh(make_mesh(MeshConfig(fsdp=2, tensor=2))):
         traced = jax.jit(jax.grad(loss)).trace(params, batch)
-        return traced.lower(lowering_platforms=("tpu",)).as_text()
+        return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
 @pytest.mark.parametrize(("remat", "kernels"), [("none", 3), ("dots", 3), ("full", 4)])
-@pytest.mark.parametrize("head_dim", [64, 256])
-def test_tpus_run_splash_on_their_own_shard(remat, kernels, head_dim):
+@pytest.mark.parametrize(
+    ("kernel", "head_dim", "on", "platform", "call"),
+    [
+        ("auto", 64, TPU, "tpu", "@tpu_custom_call"),
+        ("auto", 256, TPU, "tpu", "@tpu_custom_call"),
+        ("triton", 256, A100, "cuda", "@__gpu$xla.gpu.triton"),
+    ],
+    ids=["tpu, 64", "tpu, 256", "a100, 256"],
+)
+def test_devices_run_the_kernel_on_their_own_shard(
+    remat, kernels, kernel, head_dim, on, platform, call
+):
     """Once forward, twice backward; `full` runs the forward one again, which `dots` must not."""
     model = NeoxConfig(
         **{"vocab_size": 128, "num_layers": 2, "num_heads": 4, "d_ff": 64, "rotary_pct": 0.25},
-        **{"d_model": 4 * head_dim, "max_seq_len": 256, "remat": remat},
+        **{"d_model": 4 * head_dim, "max_seq_len": 256, "remat": remat, "attention": kernel},
     )
-    text = lowered_for_tpu(model, MeshConfig(fsdp=2, tensor=2), batch=8, length=256)
-    calls = [line for line in text.splitlines() if "@tpu_custom_call" in line]
+    calls = [line for line in lowered(model, on, platform).splitlines() if call in line]
     assert len(calls) == kernels
     # 8 examples over data * fsdp = 4, 4 heads over tensor = 2
-    assert all(f"tensor<2x2x256x{head_dim}xbf16>" in line for line in calls)
-
-
-@pytest.mark.parametrize("length", [5, 128, 300, 1100], ids=str)
-def test_leaving_out_what_is_masked_changes_nothing(length: int):
-    q, k, v = random_qkv(length, length)
-    seen = np.random.default_rng(0).random((2, length, length)) < 0.5
-    mask = jnp.asarray((seen | np.eye(length, dtype=bool)) & np.tri(length, dtype=bool))
-    whole = attention(q, k, v, kernel="xla", mask_BTS=mask)
-    in_blocks = attention(q, k, v, kernel="xla", mask_BTS=mask, masks_later=True)
-    np.testing.assert_allclose(in_blocks, whole, atol=1e-5)
+    local = f"2x2x256x{head_dim}xbf16" if platform == "tpu" else f"2x256x2x{head_dim}xbf16"
+    assert all(f"tensor<{local}>" in line for line in calls)

@@ -16,7 +16,7 @@ import pytest
 from etils import epath
 
 from polyglot_jax import checkpoint
-from polyglot_jax.coordination_log import plain
+from polyglot_jax.coordination_log import SAID, plain
 from polyglot_jax.distributed import joined, surroundings
 from polyglot_jax.train import train
 from tests.runs import (
@@ -28,6 +28,7 @@ from tests.runs import (
     records,
     settings,
     start,
+    training,
     when_step,
 )
 
@@ -58,24 +59,22 @@ def wait_for(is_due, workdir: Path, processes: list[subprocess.Popen]) -> None:
 
 def break_one(processes: list[subprocess.Popen], victim: int, number: signal.Signals) -> None:
     """Sends the signal to one process; the others must end, each with one clear line."""
-    broken = time.monotonic()
     processes[victim].send_signal(number)
+    end = time.monotonic() + ENDS
     rest = [process for process in processes if process is not processes[victim]]
-    try:
-        for process in rest:
-            process.wait(timeout=ENDS)
-        assert time.monotonic() - broken < ENDS
-    finally:
-        for process in processes:
-            process.kill()
-    for process in rest:
-        code, output = finish(process)
-        errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    while time.monotonic() < end and any(process.poll() is None for process in rest):
+        time.sleep(0.01)
+    codes = [process.poll() for process in rest]
+    for process in processes:
+        process.kill()
+    outputs = [finish(process)[1] for process in processes]
+    del outputs[victim]
+    for code, output in zip(codes, outputs, strict=True):
         assert code in (1, -signal.SIGABRT), output
+        errors = [line for line in output.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1, output
         assert "run the same command on all hosts again" in errors[0]
         assert output.splitlines()[-1] == errors[0]  # nothing after it: no stack, no addresses
-    finish(processes[victim])
 
 
 def assert_close(got: Path, want: Path, rtol: float = 1e-5) -> None:
@@ -144,11 +143,11 @@ def test_the_number_of_processes_may_change(whole_run, tiny_shards, tmp_path):
     sets = settings(tiny_shards)
     for count, end in ((1, 6), (2, 12), (4, 18), (1, 24)):
         run_all(tmp_path / "run", [*sets, f"mesh.fsdp={count}"], count, f"--steps={end}")
-    got = [r for r in records(tmp_path / "run") if r["step"] % 6 or "train/loss" in r]
-    want = [r for r in records(whole_run) if r["step"] % 6 or "train/loss" in r]
+    got, want = training(tmp_path / "run"), training(whole_run)
     assert [r["step"] for r in got] == [r["step"] for r in want]
     for a, b in zip(got, want, strict=True):
         assert a["train/loss"] == pytest.approx(b["train/loss"], rel=1e-5)
+        assert a["train/epoch/tiny"] == b["train/epoch/tiny"]
 
 
 def test_another_mesh_goes_on_with_the_same_examples(whole_run, tiny_shards, tmp_path):
@@ -294,6 +293,17 @@ def test_the_service_speaks_plainly():
     assert error.endswith("to go on from the newest checkpoint\n")
     _, error = plain(LEADER.splitlines(keepends=True), timeout_s=60, join_s=300)
     assert error.startswith("error: process 0, the coordinator, is gone or cannot be reached, so")
+
+
+def test_a_broken_collective_is_one_line():
+    lines = ["before\n", "terminate called after throwing an instance of 'gloo::EnforceNotMet'\n"]
+    _, error = plain([*lines, "  what():  [enforce fail]\n"], timeout_s=60, join_s=300)
+    assert error.startswith("error: a connection to another process broke; the log of the process")
+
+
+def test_only_one_says_why_the_process_ends():
+    lines = ["before\n", SAID, *LEADER.splitlines(keepends=True)]
+    assert list(plain(lines, timeout_s=60, join_s=300)) == ["before\n"]
 
 
 def test_lines_of_others_pass_as_they_are():

@@ -29,9 +29,9 @@ Params = Mapping[str, Any]
 
 
 def _is_product(primitive: Any, *args: Any, **params: Any) -> bool:
-    """Matrix products with weights, and the kernels of cuDNN and splash: to those primitives JAX's
-    policy is blind, and would run them a second time in the backward pass."""
-    if primitive.name in ("dot_product_attention_fwd_wrapper", "pallas_call"):
+    """Matrix products with weights, and the kernels of cuDNN, splash and triton: to their
+    primitives JAX's policy is blind, and would run them a second time in the backward pass."""
+    if primitive.name in ("dot_product_attention_fwd_wrapper", "pallas_call", "custom_vjp_call"):
         return True
     return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *args, **params)
 
