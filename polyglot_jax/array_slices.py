@@ -159,6 +159,22 @@ async def _write_rows(
     await before
 
 
+def save_args(tree: Any) -> Any:
+    """Returns how to save a training state, so that its parameters can be read in slices later.
+
+    Orbax makes a chunk of what a device holds, which is a part of all layers: to read some of them
+    would be to read all. Arrays that fit into WIDE_BYTES are read whole and stay so.
+    """
+
+    def args(path: Sequence[Any], leaf: Any) -> ocp.SaveArgs:
+        is_stacked = any(getattr(key, "key", None) == "layers" for key in path)
+        if is_stacked and leaf.nbytes > WIDE_BYTES:
+            return ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES, shard_axes=(0,))
+        return ocp.SaveArgs()
+
+    return jax.tree_util.tree_map_with_path(args, tree)
+
+
 REGISTRY = ocp.type_handlers.create_type_handler_registry(
     (jax.Array, ocp.type_handlers.get_type_handler(jax.Array)), (object, SliceHandler())
 )
