@@ -15,15 +15,17 @@ PYTAG := $(shell $(or $(PYTHON),false) -c 'import sys; print("py%d%d" % sys.vers
 # file or the Python version changes, and not touched otherwise.
 checksum = $(shell { cat locks/$(PYTAG)$(1).txt; echo $(2); } 2>/dev/null | cksum | cut -d' ' -f1)
 RUNTIME := .venv/.made-from-$(call checksum,,)
+PLAN := .venv-plan/.made-from-$(call checksum,-plan,)
 DEV := .venv-dev/.made-from-$(call checksum,-dev,$(TORCH))
 RUNTIME_PYTHON := .venv/bin/python
 DEV_PYTHON := .venv-dev/bin/python
+PLAN_PYTHON := .venv-plan/bin/python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help quickstart env dev lint test test-slow goldens locks clean
+.PHONY: help quickstart env dev plan-env lint test test-slow test-plan goldens locks clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,33 +47,44 @@ env: $(RUNTIME) ## make .venv, the environment that trains (quickstart makes it 
 
 dev: $(DEV) ## make .venv-dev: .venv and torch, transformers, linters, test tools
 
+plan-env: $(PLAN) ## make .venv-plan: .venv and the compilers for TPUs and GPUs (4 GB)
+
 lint: $(DEV) ## ruff and mypy
 	$(DEV_PYTHON) -m ruff check $(RUFF_PATHS)
 	$(DEV_PYTHON) -m ruff format --check $(RUFF_PATHS)
 	$(DEV_PYTHON) -m mypy
 
 test: lint ## lint, then the tests
-	$(DEV_PYTHON) -m pytest -n logical --maxprocesses=4 -m "not slow"
+	$(DEV_PYTHON) -m pytest -n logical --maxprocesses=4 -m "not slow and not plan"
 
 test-slow: $(DEV) ## the heavier tests, one after another
 	$(DEV_PYTHON) -m pytest -m slow
 
+test-plan: $(PLAN) ## compile for TPUs and GPU clusters, against docs/scale.jsonl
+	$(PLAN_PYTHON) -m pytest -m plan tests/plan
+
 goldens: $(DEV) ## rewrite tests/goldens from what is there; look at the diff
 	$(DEV_PYTHON) -m pytest -q --update-goldens tests/test_experiments.py tests/test_structure.py
 
+# libtpu's wheels ask for a newer C library than uv's "linux".
 # Known pins stay; `make locks UPGRADE=--upgrade` moves them all. torch stays outside: its CPU build
 # comes from an index of its own.
 locks: $(DEV) ## rewrite locks/ after pyproject.toml changed
-	for minor in 11 12 13; do for extra in tokenizer dev; do \
-		case $$extra in dev) suffix=-dev;; *) suffix=;; esac; \
+	for minor in 11 12 13; do for extra in tokenizer dev plan-test; do \
+		platform=linux; \
+		case $$extra in \
+			dev) suffix=-dev;; \
+			plan-test) suffix=-plan platform=x86_64-manylinux_2_31;; \
+			*) suffix=;; \
+		esac; \
 		$(DEV_PYTHON) -m uv pip compile pyproject.toml --extra $$extra \
-			--python-version 3.$$minor --python-platform linux --generate-hashes --no-header \
+			--python-version 3.$$minor --python-platform $$platform --generate-hashes --no-header \
 			--no-annotate --no-emit-index-url --no-emit-find-links --quiet $(UPGRADE) \
 			--output-file locks/py3$$minor$$suffix.txt || exit 1; \
 	done; done
 
-clean: ## remove both environments and all caches
-	rm -rf .venv .venv-dev .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+clean: ## remove all environments and caches
+	rm -rf .venv .venv-dev .venv-plan .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(1): directory, $(2): lock file, $(3): what to install beside it
@@ -91,6 +104,9 @@ endef
 
 $(RUNTIME):
 	$(call make_environment,.venv,locks/$(PYTAG).txt,)
+
+$(PLAN):
+	$(call make_environment,.venv-plan,locks/$(PYTAG)-plan.txt,)
 
 $(DEV):
 	$(call make_environment,.venv-dev,locks/$(PYTAG)-dev.txt,$(TORCH))

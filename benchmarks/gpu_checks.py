@@ -199,7 +199,7 @@ def attention_rows(head_dim: int, seq_len: int) -> Iterator[Row]:
     for kernel in ("xla", "cudnn"):
         part = f"attention {kernel}, head_dim {head_dim}"
         try:
-            choose_kernel(kernel, head_dim, jnp.bfloat16)
+            choose_kernel(kernel, head_dim=head_dim, seq_len=seq_len, dtype=jnp.bfloat16)
             out, gradients = run(kernel, jnp.bfloat16)
         except (ValueError, jax.errors.JaxRuntimeError) as error:
             yield refusal(part, error)

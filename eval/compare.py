@@ -63,10 +63,10 @@ def compare_runs(a: Iterable[Result], b: Iterable[Result]) -> list[Pair]:
     """Returns the comparisons of all measurements that two models share.
 
     Raises:
-      ValueError: they share none.
+      ValueError: they share none, or a run has two results of the same questions.
     """
-    of_a = {_questions(r.key): r for r in a}
-    shared = [(of_a[_questions(r.key)], r) for r in b if _questions(r.key) in of_a]
+    of_a, of_b = _by_questions(a), _by_questions(b)
+    shared = [(of_a[questions], one) for questions, one in of_b.items() if questions in of_a]
     if not shared:
         raise ValueError("the two runs share no measurement of the same questions and shots")
     found = []
@@ -115,9 +115,19 @@ def _p(value: float) -> str:
     return f"{value:.4f}" if value >= smallest else f"< {smallest:.4f}"
 
 
-def _questions(key: Key) -> Key:
-    """Leaves out who was asked."""
-    return dataclasses.replace(key, model="", engine="")
+def _by_questions(results: Iterable[Result]) -> dict[Key, Result]:
+    """Returns the results by what was asked, whoever was asked."""
+    found: dict[Key, Result] = {}
+    for one in results:
+        questions = dataclasses.replace(one.key, model="", engine="")
+        if questions in found:
+            engines = sorted((found[questions].key.engine, one.key.engine))
+            raise ValueError(
+                f"{_name(one)}: {one.key.task}, {one.key.shots} shots, was measured by two engines "
+                f"({', '.join(engines)}); move the results of one away"
+            )
+        found[questions] = one
+    return found
 
 
 def _outcomes(result: Result) -> list[Outcome]:

@@ -2,9 +2,10 @@
 
 WORKDIR/checkpoints/STEP holds two items: `state`, the TrainState with named paths, and `metadata`,
 a JSON object with the format version, the step, the resolved experiment, the fingerprint of the
-data, and where the code came from. A step directory appears under its name only when it is whole.
+data, and where the code came from. A step directory appears under its name only when it is whole,
+with the digests of its files (`polyglot_jax.integrity`).
 
-    python -m polyglot_jax.checkpoint --list=WORKDIR
+    python -m polyglot_jax.checkpoint --list=WORKDIR [--verify]
 """
 
 import dataclasses
@@ -23,19 +24,23 @@ import orbax.checkpoint as ocp
 from absl import flags
 from etils import epath
 
-from polyglot_jax import array_slices, cli, selection
+from polyglot_jax import array_slices, cli, integrity, selection
 from polyglot_jax.cli import one_line
 from polyglot_jax.config import Experiment, NeoxConfig, model_from_dict, to_dict
+from polyglot_jax.health import guard
 from polyglot_jax.step import TrainState, family
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)  # 1 has no guard
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorstore", "numpy")
 
 
 def main() -> None:
     workdir = epath.Path(flags.FLAGS.list)
     find_step(workdir)  # there is something to list
-    print(selection.overview(workdir, complete_steps(workdir)))
+    steps = complete_steps(workdir)
+    damaged = {step: damage(workdir, step, digests=flags.FLAGS.verify) for step in steps}
+    print(selection.overview(workdir, steps, {s: what for s, what in damaged.items() if what}))
     print(f"drawn in {workdir / 'checkpoints.png'}")
 
 
@@ -51,13 +56,24 @@ def open_manager(
     """
     directory = _directory(workdir)
     directory.mkdir(parents=True, exist_ok=True)
+    # Orbax calls it when the files of a step are final and the step has not got its name yet.
+    before_commit = ocp.options.AsyncOptions(
+        post_finalization_callback=lambda: _seal_unnamed(directory)
+    )
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=keep, enable_async_checkpointing=True
+            preservation_policy=keep, enable_async_checkpointing=True, async_options=before_commit
         ),
         item_handlers=handlers,
     )
+
+
+def _seal_unnamed(directory: epath.Path) -> None:
+    """Seals the step that is being written: the one that Orbax has not committed yet."""
+    steps = [path for path in directory.iterdir() if path.name.split(".")[0].isdecimal()]
+    unnamed = [path for path in steps if not (path / "commit_success.txt").exists()]
+    integrity.seal(max(unnamed, key=lambda path: path.stat().mtime))
 
 
 def save(manager: ocp.CheckpointManager, state: Any, metadata: dict[str, Any]) -> None:
@@ -89,6 +105,37 @@ def latest_step(workdir: epath.PathLike) -> int | None:
     return max(complete_steps(workdir), default=None)
 
 
+def damage(workdir: epath.PathLike, step: int, *, digests: bool = False) -> str | None:
+    """Returns what is wrong with the files of a complete step; see `integrity.damage`."""
+    return integrity.damage(_directory(workdir) / str(step), digests=digests)
+
+
+def newest_good(workdir: epath.PathLike) -> int | None:
+    """Returns the newest complete step whose files have the right sizes, None without steps.
+
+    Raises:
+      ValueError: there are steps, and all of them are damaged.
+    """
+    return integrity.newest_good(_directory(workdir), complete_steps(workdir))[0]
+
+
+def set_damaged_aside(workdir: epath.PathLike) -> list[str]:
+    """Moves what is newer than the newest good step to WORKDIR/damaged, and says so in lines.
+
+    There it neither counts among the newest, for which older ones are deleted, nor is in the way of
+    the step that is trained again. Reads all files of the checkpoint that the run goes on from.
+
+    Raises:
+      ValueError: there are steps, and all of them are damaged; nothing is moved then.
+    """
+    directory = _directory(workdir)
+    _, damaged = integrity.newest_good(directory, complete_steps(workdir), digests=True)
+    return [
+        f"checkpoint {step} is damaged ({what}): moved to {integrity.set_aside(directory, step)}"
+        for step, what in damaged.items()
+    ]
+
+
 def find_step(workdir: epath.PathLike, name: str = selection.NEWEST) -> int:
     """Returns the step of a complete checkpoint: by number, "newest", "best" or a tag.
 
@@ -110,8 +157,14 @@ def restore(workdir: epath.PathLike, step: int, abstract: TrainState) -> TrainSt
       ValueError: the checkpoint is damaged, or holds other arrays than `abstract` names.
     """
     path = _directory(workdir) / str(step)
+    version = read_metadata(workdir, step)["format_version"]
     with _damage(path), ocp.StandardCheckpointer() as reader:
-        return reader.restore(path / "state", abstract)
+        if version == FORMAT_VERSION:
+            return reader.restore(path / "state", abstract)
+        fields = {name: getattr(abstract, name) for name in ("step", "params", "opt_state")}
+        restored = reader.restore(path / "state", fields)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract.guard)
+    return TrainState(**restored, guard=jax.jit(guard.fresh, out_shardings=shardings)())
 
 
 def read_metadata(workdir: epath.PathLike, step: int) -> dict[str, Any]:
@@ -119,11 +172,13 @@ def read_metadata(workdir: epath.PathLike, step: int) -> dict[str, Any]:
     path = _directory(workdir) / str(step)
     with _damage(path), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         metadata = reader.restore(path / "metadata")
+        if not isinstance(metadata, dict) or not {"step", "model"} <= metadata.keys():
+            raise ValueError("not the metadata of a checkpoint")
     version = metadata.get("format_version")
-    if version != FORMAT_VERSION:
+    if version not in READABLE:
         raise ValueError(
-            f"checkpoint {path} has format version {version}; this code reads version "
-            f"{FORMAT_VERSION}: use the code that wrote it"
+            f"checkpoint {path} has format version {version}; this code reads versions "
+            f"{' and '.join(map(str, READABLE))}: use the code that wrote it"
         )
     return metadata
 
@@ -176,10 +231,13 @@ def _abstract_params(
 ) -> tuple[dict[str, Any], epath.Path, Any]:
     """Returns the metadata of a step, its directory, and the shapes of its parameters."""
     step = find_step(workdir, selection.NEWEST if step is None else str(step))
+    path = _directory(workdir) / str(step)
+    if what := integrity.damage(path, digests=True):
+        raise ValueError(f"checkpoint {path} is damaged ({what}); name another, as WORKDIR@STEP")
     metadata = read_metadata(workdir, step)
     model = model_from_dict(metadata["model"])
     params = jax.eval_shape(lambda: family(model).init(model, jax.random.key(0)))
-    return metadata, _directory(workdir) / str(step), params
+    return metadata, path, params
 
 
 def _restore_params(
@@ -276,5 +334,6 @@ def _storage_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
 
 if __name__ == "__main__":
     flags.DEFINE_string("list", None, "Workdir of the run whose checkpoints are shown.")
+    flags.DEFINE_bool("verify", False, "Read all files and compare their digests, not sizes only.")
     flags.mark_flag_as_required("list")
     cli.run(main)

@@ -24,30 +24,35 @@ def run(main: Callable[[], None]) -> NoReturn:
             sys.unraisablehook = _print_unless_late
         try:
             main()
-        except (ValueError, OSError, FloatingPointError) as error:
-            if logging.get_verbosity() >= logging.DEBUG:
+        except (Exception, KeyboardInterrupt) as error:
+            end = last_words(error)
+            if end is None:
                 raise
-            print(f"error: {one_line(error)}", file=sys.stderr)
-            return 1
-        except RuntimeError as error:
-            if type(error).__name__ != "JaxRuntimeError":  # by name: programs start without jax
-                raise
-            if logging.get_verbosity() >= logging.DEBUG:
-                raise
-            print(f"error: {one_line(error)[:300]}", file=sys.stderr)
-            return 1
-        except ImportError as error:
-            if "gcsfs" not in str(error):
-                raise
-            print("error: gs:// paths need the gcs extra: pip install -e '.[gcs]'", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
+            line, code = end
+            print(line, file=sys.stderr)
+            return code
         return 0
 
     app.run(guarded, flags_parser=_parse_flags)
     raise AssertionError("app.run exits")
+
+
+def last_words(error: BaseException) -> tuple[str, int] | None:
+    """Returns the one line that says why a program ends, and its exit code.
+
+    None for a bug of ours and with --verbosity=1: there the traceback says it.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", 130
+    if isinstance(error, ImportError) and "gcsfs" in str(error):
+        return "error: gs:// paths need the gcs extra: pip install -e '.[gcs]'", 1
+    if logging.get_verbosity() >= logging.DEBUG:
+        return None
+    if isinstance(error, ValueError | OSError | FloatingPointError):
+        return f"error: {one_line(error)}", 1
+    if type(error).__name__ == "JaxRuntimeError":  # by name: programs start without jax
+        return f"error: {one_line(error)[:300]}", 1
+    return None
 
 
 def one_line(error: BaseException) -> str:

@@ -120,6 +120,20 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HealthConfig:
+    """What the trainer watches and what it does then: see docs/health.md."""
+
+    max_nonfinite: int = 10  # updates in a row without a finite loss and gradient; then it ends
+    spike_sigma: float | None = 6.0  # standard deviations above the last 128 steps; None: no spikes
+    on_spike: str = "skip"  # the update; "rewind" goes back to the checkpoint before, past the data
+    on_plunge: str = "alarm"  # or "stop": when the loss falls away from the held-out loss
+    probe_every: int | None = 1000  # steps; writes to the prompts and measures repetition
+    probe_prompts: tuple[str, ...] = ("", "옛날에", "대한민국의", "나는 오늘", "이것은", "우리는")
+    replicas_every: int | None = 100  # steps; devices compare the parameters that they share
+    stall_seconds: float | None = 600.0  # without a step, and 10 times the usual: the process ends
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything that decides a run. Two equal experiments on equal data give equal runs."""
 
@@ -128,6 +142,7 @@ class Experiment:
     data: DataConfig
     optimizer: OptimizerConfig
     train: TrainConfig
+    health: HealthConfig = HealthConfig()
     mesh: MeshConfig = MeshConfig()
 
 
@@ -201,19 +216,6 @@ def model_from_dict(values: Mapping[str, Any]) -> NeoxConfig:
     return typed.build(NeoxConfig, values, where="model")
 
 
-def to_text(experiment: Experiment) -> str:
-    """Returns one sorted `key = value` line a field: the form of the goldens in tests/goldens."""
-
-    def lines(value: Any, path: str) -> list[str]:
-        if isinstance(value, dict):
-            return [line for k, v in value.items() for line in lines(v, f"{path}.{k}")]
-        if isinstance(value, list) and value and isinstance(value[0], dict):
-            return [line for i, v in enumerate(value) for line in lines(v, f"{path}.{i}")]
-        return [f"{path[1:]} = {json.dumps(value)}"]
-
-    return "\n".join(sorted(lines(to_dict(experiment), ""))) + "\n"
-
-
 # ---- validation
 
 
@@ -221,9 +223,11 @@ CHOICES = {
     "model.activation": ("gelu", "gelu_tanh"),
     "model.init": ("small_wang", "normal"),
     "model.compute_dtype": ("bfloat16", "float32"),
-    "model.attention": ("auto", "xla", "cudnn"),
+    "model.attention": ("auto", "xla", "cudnn", "splash"),
     "model.remat": ("none", "dots", "full"),
     "optimizer.schedule": ("neox_cosine", "cosine"),
+    "health.on_spike": ("skip", "rewind"),
+    "health.on_plunge": ("alarm", "stop"),
 }
 
 
@@ -251,6 +255,9 @@ def validate(experiment: Experiment) -> None:
             *("steps", "batch_size", "accumulation", "log_every", "eval_every"),
             *("eval_sequences", "checkpoint_every"),
             *("keep_checkpoints", "keep_best", "keep_every"),
+        ),
+        "health": (
+            *("max_nonfinite", "spike_sigma", "probe_every", "replicas_every", "stall_seconds"),
         ),
         "mesh": ("data", "fsdp", "tensor"),
     }

@@ -277,7 +277,7 @@ def _read_json(path: epath.Path | Path) -> dict[str, Any]:
         raise ValueError(f"no {path.name} in {path.parent}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds no JSON object but a {type(content).__name__}")

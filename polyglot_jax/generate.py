@@ -138,6 +138,53 @@ def decode(
       num_tokens: ids from there on are padding of the vocabulary and never drawn.
     """
     params = inference_params(config, params)
+    prompt_BP, mask_BS, seen_BV = _rows(config, prompts, max_new_tokens)
+    cache = prefill(config, params, prompt_BP, mask_BS)
+    tokens_B = jnp.array([ids[-1] for ids in prompts], jnp.int32)
+    seen, keys_B = jnp.asarray(seen_BV), row_keys(seed, len(prompts))
+    for step in range(max_new_tokens):
+        logits_BV, cache = decode_step(config, params, cache, tokens_B)
+        next_B, seen = sample(sampling, num_tokens, logits_BV, seen, keys_B, step)
+        if step > 0:  # only now, with the next step dispatched, so that the device never idles
+            yield np.asarray(tokens_B)
+        tokens_B = next_B
+    yield np.asarray(tokens_B)
+
+
+def decode_all(
+    config: NeoxConfig,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    num_tokens: int,
+    sampling: Sampling,
+    seed: int,
+) -> jax.Array:
+    """Returns tokens_BT, all that `decode` yields, as one computation to be jitted as a whole.
+
+    So it runs on the parameters where training has them, over many hosts too.
+    """
+    params = inference_params(config, params)
+    prompt_BP, mask_BS, seen_BV = map(jnp.asarray, _rows(config, prompts, max_new_tokens))
+    keys_B = row_keys(seed, len(prompts))
+
+    def one_more(carry: Any, step: jax.Array) -> tuple[Any, jax.Array]:
+        cache, tokens_B, seen_BV = carry
+        logits_BV, cache = decode_step(config, params, cache, tokens_B)
+        next_B, seen_BV = sample(sampling, num_tokens, logits_BV, seen_BV, keys_B, step)
+        return (cache, next_B, seen_BV), next_B
+
+    last_B = jnp.array([ids[-1] for ids in prompts], jnp.int32)
+    begin = prefill(config, params, prompt_BP, mask_BS), last_B, seen_BV
+    _, tokens_TB = jax.lax.scan(one_more, begin, jnp.arange(max_new_tokens))
+    return tokens_TB.T
+
+
+def _rows(
+    config: NeoxConfig, prompts: Sequence[Sequence[int]], max_new_tokens: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns prompt_BP without the last token of each, mask_BS of `prefill`, and seen_BV."""
     B = len(prompts)
     P = _bucket(max(map(len, prompts)))
     prompt_BP = np.zeros((B, P), np.int32)
@@ -147,17 +194,7 @@ def decode(
         prompt_BP[row, P - len(ids) :] = ids
         mask_BS[row, : P - len(ids)] = False
         seen_BV[row, [*ids, last]] = True
-
-    cache = prefill(config, params, prompt_BP, mask_BS)
-    tokens_B = jnp.array([ids[-1] for ids in prompts], jnp.int32)
-    seen, keys_B = jnp.asarray(seen_BV), row_keys(seed, B)
-    for step in range(max_new_tokens):
-        logits_BV, cache = decode_step(config, params, cache, tokens_B)
-        next_B, seen = sample(sampling, num_tokens, logits_BV, seen, keys_B, step)
-        if step > 0:  # only now, with the next step dispatched, so that the device never idles
-            yield np.asarray(tokens_B)
-        tokens_B = next_B
-    yield np.asarray(tokens_B)
+    return prompt_BP, mask_BS, seen_BV
 
 
 def _bucket(columns: int) -> int:

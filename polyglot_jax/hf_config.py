@@ -56,7 +56,7 @@ def config_from_hf(hf: Mapping[str, Any], where: str = "config.json") -> NeoxCon
         if hf.get(key, value) != value:
             raise ValueError(f"{where}: {key}={hf[key]!r} is not supported, only {value!r}")
     act = hf.get("hidden_act", "gelu")
-    if act not in ACTIVATIONS:
+    if not isinstance(act, str) or act not in ACTIVATIONS:
         raise ValueError(f"{where}: hidden_act={act!r} is not one of {', '.join(ACTIVATIONS)}")
     values = {name: _number(hf, key, kind, where) for name, (key, kind) in SAME.items()}
     for name, (key, _) in SAME.items():
@@ -80,12 +80,17 @@ def _number(hf: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     value = hf.get(key)
     if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
         raise ValueError(f"{where}: {key} must be a number, not {value!r}")
-    return kind(value)
+    try:
+        return kind(value)
+    except (OverflowError, ValueError):
+        raise ValueError(f"{where}: {key} must be a finite number") from None
 
 
 def _rotary(hf: Mapping[str, Any], where: str) -> dict[str, float]:
     """Reads the rotary embedding in whatever spelling, refusing spellings that disagree."""
     nested = hf.get("rope_parameters") or {}
+    if not isinstance(nested, Mapping):
+        raise ValueError(f"{where}: rope_parameters must be an object, not {nested!r}")
     if nested.get("rope_type", "default") != "default":
         raise ValueError(
             f"{where}: rope_parameters.rope_type={nested['rope_type']!r} is not supported, "

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from polyglot_jax.config import MeshConfig
@@ -37,9 +38,12 @@ RULES: dict[str, tuple[str, ...]] = {
 def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Returns the (data, fsdp, tensor) mesh over all devices, or over those given.
 
+    Slices of a TPU and nodes of GPUs have a fast network inside and a slow one between them: data
+    crosses them first, then fsdp, never tensor, whose collectives nothing hides.
+
     Raises:
       ValueError: the number of devices is not a multiple of fsdp * tensor, or not the product of
-        the three sizes where all three are set.
+        the three sizes where all three are set; or tensor would cross slices or nodes.
     """
     devices = jax.devices() if devices is None else devices
     inner = config.fsdp * config.tensor
@@ -50,11 +54,30 @@ def make_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -
             f"mesh ({sizes}) does not fit {len(devices)} devices; "
             "set mesh.data, mesh.fsdp and mesh.tensor so that their product is that number"
         )
-    return jax.make_mesh(
-        (data, config.fsdp, config.tensor),
-        AXES,
-        axis_types=(AxisType.Auto,) * len(AXES),
-        devices=devices,
+    grid = device_grid(data, config.fsdp, config.tensor, devices)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def device_grid(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device]) -> np.ndarray:
+    """Returns the devices laid out so that neighbours in the mesh are near in the network."""
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(
+            (data, fsdp, tensor), devices, allow_split_physical_axes=True
+        )
+    data_slices = math.gcd(data, slices)
+    fsdp_slices = slices // data_slices
+    if fsdp % fsdp_slices:
+        raise ValueError(
+            f"mesh (data={data}, fsdp={fsdp}, tensor={tensor}) on {slices} slices or nodes of "
+            f"{len(devices) // slices} devices: tensor would cross them; make data * fsdp a "
+            f"multiple of {slices}"
+        )
+    return mesh_utils.create_hybrid_device_mesh(
+        (data // data_slices, fsdp // fsdp_slices, tensor),
+        (data_slices, fsdp_slices, 1),
+        devices,
+        allow_split_physical_axes=True,
     )
 
 

@@ -1,7 +1,7 @@
 """What a run records: JSON lines first, TensorBoard second, one status line with fixed fields."""
 
 import json
-import os
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -20,8 +20,9 @@ class RunLog:
     """The record of one run; only process 0 writes.
 
     `metrics.jsonl` has one object a line: the step (updates done) and flat, prefixed values,
-    "train/..." or "held_out/...". On resume, lines of steps that will be run again are dropped, so
-    a killed run leaves the record of an uninterrupted one.
+    "train/...", "held_out/...", "probe/..." or "health/...". On resume, lines of steps that will
+    be run again are dropped, so a killed run leaves the record of an uninterrupted one. `records`
+    has what the file has, on every process.
     """
 
     def __init__(
@@ -41,18 +42,19 @@ class RunLog:
         self._end_step = end_step
         self._since = (time.perf_counter(), start_step)
         self._paused = 0.0
-        if not self._is_writer:
-            return
         path = workdir / "metrics.jsonl"
         lines = path.read_text().splitlines() if path.exists() else []
         kept = [line for line in lines if 0 < start_step >= _step_of(line)]
+        self.records: list[dict[str, float]] = [json.loads(line) for line in kept]
+        if not self._is_writer:
+            return
         rewritten = path.with_name("metrics.jsonl.tmp")
         rewritten.write_text("".join(line + "\n" for line in kept))
         rewritten.replace(path)
-        from tensorboardX import SummaryWriter  # loads torch where there is one: readers need not
+        from polyglot_jax.board import Board  # loads torch where there is one: readers need not
 
         self._jsonl = path.open("a")
-        self._board = SummaryWriter(os.fspath(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._board = Board(workdir / "tensorboard", purge_step=start_step + 1)
         self._bar = tqdm(
             total=end_step, initial=start_step, unit="step", disable=None, dynamic_ncols=True
         )
@@ -98,14 +100,14 @@ class RunLog:
             peak = self._peak * jax.device_count()
             values["mfu"] = speed * self._flops_per_token / peak
         values |= {f"epoch/{name}": epoch for name, epoch in epochs.items()}
-        self._write(step, "train", values)
+        self.record(step, "train", values)
         if self._is_writer:
             self._bar.update(step - self._bar.n)
         self.say(self._status(step, values, epochs))
 
     def held_out(self, step: int, values: Mapping[str, float]) -> None:
         """Records an evaluation: loss (nats per token), bits_per_byte, tokens."""
-        self._write(step, "held_out", values)
+        self.record(step, "held_out", values)
         self.say(
             f"step {step:>7,}  held-out loss {values['loss']:.4f}  "
             f"bits per byte {values['bits_per_byte']:.4f}"
@@ -122,26 +124,51 @@ class RunLog:
             f"tok/s {speed:,.0f}  mfu {mfu}  eta {eta // 3600}:{eta // 60 % 60:02}:{eta % 60:02}"
         )
 
-    def _write(self, step: int, prefix: str, values: Mapping[str, float]) -> None:
+    def record(self, step: int, prefix: str, values: Mapping[str, float]) -> None:
+        """Writes a line of metrics.jsonl; what is not finite, which JSON cannot say, is left out.
+
+        Raises:
+          OSError: the file cannot be written.
+        """
+        finite = {f"{prefix}/{k}": v for k, v in values.items() if math.isfinite(v)}
+        self.records.append({"step": step} | finite)
         if not self._is_writer:
             return
-        record = {"step": step} | {f"{prefix}/{name}": value for name, value in values.items()}
         try:
-            self._jsonl.write(json.dumps(record) + "\n")
+            self._jsonl.write(json.dumps(self.records[-1]) + "\n")
             self._jsonl.flush()
         except OSError as error:
             raise OSError(f"cannot write {self._jsonl.name}: {error}") from error
-        for name, value in record.items():
-            if name != "step":
-                self._board.add_scalar(name, value, step)
+        for name, value in finite.items():
+            self._board.add_scalar(name, value, step)
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
-    """Returns the records of a run in order. Raises ValueError if there are none."""
+    """Returns the records of a run in order; a last line that a kill cut off is none.
+
+    Raises:
+      ValueError: there are none, or a line is not a record.
+    """
     path = epath.Path(workdir) / "metrics.jsonl"
     if not path.exists():
         raise ValueError(f"no {path}: is it the --workdir of a training run?")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [_record(line, f"{path}, line {i}") for i, line in enumerate(_lines(path), 1)]
+
+
+def _lines(path: epath.Path) -> list[str]:
+    return path.read_bytes().decode(errors="replace").rpartition("\n")[0].splitlines()
+
+
+def _record(line: str, where: str) -> dict[str, float]:
+    try:
+        record = json.loads(line)
+        if not isinstance(record["step"], int):
+            raise TypeError
+        if not all(isinstance(value, int | float) for value in record.values()):
+            raise TypeError
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{where}: not a record of a step and its values") from None
+    return record
 
 
 def _step_of(line: str) -> float:

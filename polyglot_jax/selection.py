@@ -92,7 +92,7 @@ def read_tags(workdir: epath.PathLike) -> dict[str, int]:
         tags = json.loads(path.read_text())
         if not all(isinstance(step, int) for step in tags.values()):
             raise ValueError("a step is a number")
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not an object of tags and steps: {error}") from error
     return tags
 
@@ -111,9 +111,13 @@ def tag(workdir: epath.PathLike, name: str, step: int) -> None:
     report.write(epath.Path(workdir) / "tags.json", json.dumps(tags, indent=2) + "\n")
 
 
-def overview(workdir: epath.PathLike, steps: Sequence[int]) -> str:
+def overview(
+    workdir: epath.PathLike, steps: Sequence[int], damaged: Mapping[int, str] | None = None
+) -> str:
     """Returns a table of the checkpoints, and draws them on the curve to WORKDIR/checkpoints.png.
 
+    Args:
+      damaged: what is wrong with those steps, to be shown beside them.
     Raises:
       ValueError: the run has recorded nothing.
     """
@@ -128,6 +132,8 @@ def overview(workdir: epath.PathLike, steps: Sequence[int]) -> str:
     for name, step in read_tags(workdir).items():
         if step in names:
             names[step].append(f"@{name}")
+    for step, what in (damaged or {}).items():
+        names[step].append(f"damaged: {what}")
     header = ("step", "epoch", "train bpb", "held-out loss", "held-out bpb")
     lines = ["".join(f"{title:>15}" for title in header)]
     for step in sorted(steps):

@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 
 from polyglot_jax.config import Experiment, NeoxConfig
+from polyglot_jax.health import guard as guards
 from polyglot_jax.mesh import batch_sharding, constrain, named_sharding, replicated
 from polyglot_jax.optimizer import make_optimizer, make_schedule
 
@@ -22,11 +23,12 @@ Batch = Mapping[str, jax.Array]
 
 @flax.struct.dataclass
 class TrainState:
-    """A pytree of arrays. `step` is the number of updates done."""
+    """A pytree of arrays. `step` is the number of updates done, or skipped by the guard."""
 
     step: jax.Array  # int32 scalar
     params: Any
     opt_state: Any
+    guard: guards.Guard
 
 
 def family(config: NeoxConfig) -> Any:
@@ -50,7 +52,12 @@ def init_params(experiment: Experiment) -> Any:
 def init_state(experiment: Experiment, params: Any) -> TrainState:
     """Returns the state before the first update, around the given parameters."""
     optimizer = make_optimizer(experiment.optimizer, experiment.train.steps, params)
-    return TrainState(step=jnp.int32(0), params=params, opt_state=optimizer.init(params))
+    return TrainState(
+        step=jnp.int32(0),
+        params=params,
+        opt_state=optimizer.init(params),
+        guard=guards.fresh(),
+    )
 
 
 def abstract_params(model: NeoxConfig, mesh: Mesh) -> Any:
@@ -71,7 +78,7 @@ def abstract_params(model: NeoxConfig, mesh: Mesh) -> Any:
 def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
     """Returns the state as `abstract_params` does its parameters.
 
-    The optimizer's moments lie as their parameters do; its counters are replicated.
+    The optimizer's moments lie as their parameters do; its counters and the guard are replicated.
 
     Raises:
       ValueError: see `abstract_params`.
@@ -91,8 +98,13 @@ def abstract_state(experiment: Experiment, mesh: Mesh) -> TrainState:
         transform_non_params=lambda leaf: replicated(mesh),
         is_leaf=is_masked,
     )
-    counter: Any = replicated(mesh)
-    shardings = TrainState(step=counter, params=shardings_of(params), opt_state=opt_shardings)
+    everywhere: Any = replicated(mesh)
+    shardings = TrainState(
+        step=everywhere,
+        params=shardings_of(params),
+        opt_state=opt_shardings,
+        guard=jax.tree.map(lambda _: everywhere, state.guard),
+    )
     return jax.tree.map(_placed, state, shardings)
 
 
@@ -111,14 +123,17 @@ def shardings_of(abstract: Any) -> Any:
 def train_step(
     experiment: Experiment, state: TrainState, batch: Batch
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-    """Does one update.
+    """Does one update, or skips it: see `polyglot_jax.health.guard`.
+
+    A skipped update leaves parameters and optimizer as they were, its count of updates included,
+    and so the learning rate of the next one too; step and data go on.
 
     Args:
       batch: arrays with the examples of the update along the leading dimension, in order.
     Returns:
-      The new state (no new step is half-applied), and float32 scalars: loss (nats per unit of
+      The new state (no new step is half-applied), and scalars. float32: loss (nats per unit of
       weight), weight, grad_norm (of all parameters, before clipping), learning_rate,
-      bits_per_byte.
+      bits_per_byte; int32: nonfinite, nonfinite_in_a_row, spikes, last_spike (see `Guard`).
     """
     key = jax.random.fold_in(jax.random.key(experiment.train.seed), state.step)
     loss_sum, weight, grads = _accumulate_gradients(experiment, state.params, batch, key)
@@ -127,15 +142,36 @@ def train_step(
     optimizer = make_optimizer(experiment.optimizer, experiment.train.steps, state.params)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+
+    loss, grad_norm = loss_sum / weight, optax.tree.norm(grads)
+    is_applied, guard = guards.judge(
+        state.guard,
+        state.step,
+        loss,
+        grad_norm,
+        sigma=experiment.health.spike_sigma,
+        phase_starts=[phase.from_step for phase in experiment.data.plan],
+    )
+    params, opt_state = jax.tree.map(
+        lambda new, old: jnp.where(is_applied, new, old),
+        (params, opt_state),
+        (state.params, state.opt_state),
+    )
     schedule = make_schedule(experiment.optimizer, experiment.train.steps)
+    skipped = state.guard.nonfinite + state.guard.spikes
     metrics = {
-        "loss": loss_sum / weight,
+        "loss": loss,
         "weight": weight,
-        "grad_norm": optax.tree.norm(grads),
-        "learning_rate": schedule(state.step),
+        "grad_norm": grad_norm,
+        "learning_rate": schedule(state.step - skipped),
         "bits_per_byte": loss_sum / jnp.log(2.0) / jnp.sum(batch["num_bytes"]),
+        "nonfinite": guard.nonfinite,
+        "nonfinite_in_a_row": guard.nonfinite_in_a_row,
+        "spikes": guard.spikes,
+        "last_spike": guard.last_spike,
     }
-    return TrainState(step=state.step + 1, params=params, opt_state=opt_state), metrics
+    new_state = TrainState(step=state.step + 1, params=params, opt_state=opt_state, guard=guard)
+    return new_state, metrics
 
 
 def _accumulate_gradients(

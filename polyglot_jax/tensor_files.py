@@ -105,6 +105,8 @@ def _find_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{index} has no weight_map of names to files") from None
         for file in files:
+            if file.parent != directory:
+                raise ValueError(f"{index} names {file}, which is not a file beside it")
             if not file.is_file():
                 raise ValueError(f"{INDEX} names {file}, which does not exist; copy it again")
         return files, weight_map

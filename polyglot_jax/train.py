@@ -13,19 +13,23 @@ import sys
 from contextlib import nullcontext
 
 import jax
-import numpy as np
 from absl import flags
 from etils import epath
+from jax.experimental import multihost_utils
 
-from polyglot_jax import checkpoint, cli, hf_config, selection
+from polyglot_jax import checkpoint, cli, distributed, hf_config, lock, selection
 from polyglot_jax.attention import choose_kernel
 from polyglot_jax.config import Experiment, from_dict, load_experiment, to_dict
 from polyglot_jax.convert import load_hf, read_hf_config
 from polyglot_jax.curve import plot_run
 from polyglot_jax.data.held_out import open_held_out
-from polyglot_jax.data.mixture import open_plan
+from polyglot_jax.data.mixture import Mixture, open_plan
 from polyglot_jax.data.resume import check_same
 from polyglot_jax.evaluate import evaluate
+from polyglot_jax.health import replicas, rewind
+from polyglot_jax.health.monitor import GUARD, Monitor
+from polyglot_jax.health.probe import jit_probe
+from polyglot_jax.health.watchdog import Watchdog
 from polyglot_jax.mesh import local_rows, make_mesh, put_batch
 from polyglot_jax.metrics import RunLog
 from polyglot_jax.signals import Stop
@@ -39,33 +43,45 @@ from polyglot_jax.step import (
     jit_train_step,
     shardings_of,
 )
+from polyglot_jax.vocabulary import load_vocabulary
 
 
 def main() -> None:
     values = flags.FLAGS
     experiment = load_experiment(values.experiment, values.set)
-    if values.coordinator == "auto":
-        jax.distributed.initialize()
-    elif values.coordinator:
-        jax.distributed.initialize(values.coordinator, values.num_processes, values.process_id)
     last_step = values.steps or experiment.train.steps
-    if stopped := train(experiment, epath.Path(values.workdir), last_step):
+    with distributed.joined(
+        *(values.coordinator, values.num_processes, values.process_id),
+        timeout_s=values.peer_timeout,
+    ):
+        while isinstance(
+            ended := train(experiment, epath.Path(values.workdir), last_step), rewind.Rewind
+        ):
+            pass  # once more, from before the spike
+    if ended:
         print(f"to go on: {shlex.join(sys.orig_argv)}", flush=True)
-        sys.exit(128 + stopped)
+        sys.exit(128 + ended)
 
 
-def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal.Signals | None:
+def train(
+    experiment: Experiment, workdir: epath.Path, last_step: int
+) -> signal.Signals | rewind.Rewind | None:
     """Runs the experiment up to `last_step` updates.
 
     Returns:
-      The signal that stopped it earlier, its last step saved; None at the end.
+      The signal that stopped it earlier, its last step saved; the rewind with which to call it
+      again; None at the end.
     Raises:
-      ValueError: the mesh does not fit the devices, the data is missing or damaged, or the workdir
-        holds something else than this run.
+      ValueError: the mesh does not fit the devices, the data is missing or damaged, the workdir
+        holds something else than this run, or the run has plunged and health.on_plunge is "stop".
       OSError: the workdir cannot be written.
-      FloatingPointError: the loss or the gradient is not finite; nothing of it is saved.
+      FloatingPointError: too many losses or gradients in a row are not finite, the same data spikes
+        again and again, or devices disagree; nothing of it is saved.
     """
-    t = experiment.train
+    rewinds = rewind.read(workdir)
+    data_config = rewind.without(experiment.data, rewinds)
+    experiment = dataclasses.replace(experiment, data=data_config)
+    t, health = experiment.train, experiment.health
     if last_step > t.steps:
         raise ValueError(
             f"--steps={last_step} is beyond train.steps={t.steps}, where the schedule ends; "
@@ -83,7 +99,10 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal
         )
     abstract = abstract_state(experiment, mesh)
     kernel = choose_kernel(
-        experiment.model.attention, experiment.model.head_dim, experiment.model.compute_dtype
+        experiment.model.attention,
+        head_dim=experiment.model.head_dim,
+        seq_len=experiment.data.seq_len,
+        dtype=experiment.model.compute_dtype,
     )
     data = open_plan(experiment.data, t.batch_size)
     # As many sequences at a time as training holds: a whole batch may not fit the devices.
@@ -94,33 +113,34 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal
             f"model.vocab_size={experiment.model.vocab_size} is smaller than the tokenizer's "
             f"{vocab_size} ids; set it to at least that, rounded up to a multiple of 128"
         )
+    param_shardings = shardings_of(abstract.params)
+    tokenizer_path = data.sources[0].split_dir.parent / "tokenizer.json"
+    probe_every = health.probe_every or sys.maxsize
+    if probe_every <= last_step:
+        vocabulary = load_vocabulary(tokenizer_path)
+        probe = jit_probe(experiment.model, mesh, param_shardings, vocabulary, health.probe_prompts)
     if t.init_from:
         hf_config.check_same(experiment.model, read_hf_config(t.init_from), t.init_from)
-    latest = checkpoint.latest_step(workdir)
-    if latest == 0:
-        raise ValueError(
-            f"{workdir} holds converted weights, not a run; use another --workdir, and "
-            "--set train.init_from=HF_DIR to start from weights"
-        )
-    start = latest or 0
-    if start:
-        metadata = checkpoint.read_metadata(workdir, start)
-        check_same_run(from_dict(metadata["experiment"]), experiment)
-        check_same(metadata["data"], data.fingerprint(), start)
-    scores = selection.held_out(workdir, last_step=start)
-    keep = selection.Keep(
-        newest=t.keep_checkpoints,
-        best=t.keep_best,
-        every=t.keep_every,
-        held_out=scores,
-        tags=lambda: selection.read_tags(workdir),
-    )
-    manager = checkpoint.open_manager(workdir, keep)
-    if jax.process_index() == 0:
-        _describe_run(experiment, workdir, data.sources[0].split_dir.parent / "tokenizer.json")
+    check_start(experiment, workdir, data)
 
     # ---- state: own checkpoint, else init_from, else scratch
-    with jax.set_mesh(mesh):
+    with lock.only_trainer(workdir) as still_ours, jax.set_mesh(mesh):
+        if jax.process_index() == 0:
+            for line in checkpoint.set_damaged_aside(workdir):
+                print(line, flush=True)
+        multihost_utils.sync_global_devices("damaged checkpoints are aside")
+        start = check_start(experiment, workdir, data)
+        scores = selection.held_out(workdir, last_step=start)
+        keep = selection.Keep(
+            newest=t.keep_checkpoints,
+            best=t.keep_best,
+            every=t.keep_every,
+            held_out=scores,
+            tags=lambda: selection.read_tags(workdir),
+        )
+        manager = checkpoint.open_manager(workdir, keep)
+        if jax.process_index() == 0:
+            _describe_run(experiment, workdir, tokenizer_path)
         if start:
             state = checkpoint.restore(workdir, start, abstract)
             assert int(state.step) == start
@@ -142,34 +162,47 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal
                 experiment.model, experiment.data.seq_len
             ),
         )
-        with run_log as log, Stop() as stop:
+        stacks = workdir / f"stall-{jax.process_index()}.txt" if "://" not in str(workdir) else None
+        watched = Watchdog(health.stall_seconds, t.log_every, stacks)
+        with run_log as log, Stop() as stop, watched as watchdog:
             log.say(
                 f"{experiment.name}: {family(experiment.model).num_params(experiment.model):,} "
                 f"parameters on {mesh.size} x {jax.devices()[0].device_kind} "
                 f"{dict(mesh.shape)}, attention {kernel}, from {origin}"
             )
+            guard = {name: int(getattr(state.guard, name)) for name in GUARD}
+            monitor = Monitor(experiment, workdir, log, guard, manager.all_steps)
+            for done in (r for r in rewinds if r.step == start):
+                log.record(start + 1, "health", {"rewound_from": done.spike})
+                log.say(f"step {start:>7,}  again, without the data up to step {done.spike:,}")
             train_step = jit_train_step(experiment, mesh)
             eval_step = jit_eval_step(experiment.model, mesh)
+            bit_sums = replicas.jit_bit_sums(mesh, param_shardings)
             rows = local_rows(mesh, t.batch_size)
-            pending: tuple[int, dict[str, jax.Array]] | None = None
+            pending: tuple[int, dict[str, jax.Array], jax.Array | None] | None = None
             stopped, is_last = None, True  # of a run that is at its end already
+            is_due = has_plunged = False  # a save that had to wait; a stop by health.on_plunge
+            compare_every = health.replicas_every if mesh.size > 1 else None
 
             def log_pending() -> None:
                 nonlocal pending
                 if pending is None:
                     return
-                step, metrics = pending
+                step, metrics, sums = pending
                 pending = None
                 values = {k: v.item() for k, v in jax.device_get(metrics).items()}
-                for name in ("loss", "grad_norm"):
-                    if not np.isfinite(values[name]):
-                        raise FloatingPointError(f"step {step}: {name} is {values[name]}")
-                log.train(step, values, data.epochs_at(step))
+                watchdog.beat(step)
+                shown = {k: v for k, v in values.items() if k not in GUARD}
+                log.train(step, shown, data.epochs_at(step))
+                monitor.update(step, values)
+                if sums is not None:
+                    monitor.compared(step, jax.device_get(sums), mesh, param_shardings)
 
-            def log_held_out(step: int) -> None:
+            def log_held_out(step: int) -> bool:
                 values = evaluate(eval_step, state.params, held_out, mesh)
                 log.held_out(step, values)
                 scores[step] = values["bits_per_byte"]
+                return monitor.held_out(step)
 
             if not start:
                 with log.pause():
@@ -182,29 +215,74 @@ def train(experiment: Experiment, workdir: epath.Path, last_step: int) -> signal
                 with compiles, jax.transfer_guard("disallow"):
                     state, metrics = train_step(state, placed)
                 log_pending()  # an earlier step's, while the device works on this one
+                if monitor.rewind:
+                    break
+                if step <= start + 3:  # one by one, so that the watchdog knows how long one takes
+                    metrics["loss"].block_until_ready()
+                    watchdog.beat(step)
                 is_last = step == last_step
                 stopped = stop.requested(step)
                 evaluates = is_last or (t.eval_every is not None and step % t.eval_every == 0)
-                saves = is_last or bool(stopped) or step % t.checkpoint_every == 0
-                if evaluates or saves or step % t.log_every == 0:
-                    pending = step, metrics
-                if evaluates or saves:
-                    log_pending()  # nothing that is not finite is saved; the record is whole
-                    with log.pause():
-                        if evaluates:
-                            log_held_out(step)
-                        if saves:
-                            made = checkpoint.make_metadata(experiment, step, data.fingerprint())
-                            checkpoint.save(manager, state, made)
-                if stopped:
+                probes = step % probe_every == 0
+                is_due |= step % t.checkpoint_every == 0
+                saves = is_last or bool(stopped) or is_due
+                pauses = evaluates or probes or saves
+                compares = compare_every is not None and (saves or step % compare_every == 0)
+                if pauses or compares or step % t.log_every == 0:
+                    pending = step, metrics, bit_sums(state.params) if compares else None
+                if not pauses:
+                    continue
+                log_pending()  # nothing that is not finite is saved; the record is whole
+                if monitor.rewind:
+                    break
+                if monitor.is_suspect and (is_last or stopped):
+                    raise monitor.failure(step)
+                with log.pause(), watchdog.pause():
+                    if evaluates and not monitor.is_suspect:
+                        has_plunged = log_held_out(step)
+                    if probes:
+                        monitor.probed(step, jax.device_get(probe(state.params)), vocabulary)
+                    if (saves or has_plunged) and not monitor.is_suspect:
+                        still_ours()
+                        made = checkpoint.make_metadata(experiment, step, data.fingerprint())
+                        checkpoint.save(manager, state, made)
+                        is_due = False
+                if stopped or has_plunged:
                     break
         checkpoint.finish(manager)
     if jax.process_index() == 0:
         plot_run(workdir)
+    if monitor.rewind:
+        rewind.begin(workdir, monitor.rewind)
+        return monitor.rewind
+    if has_plunged:
+        raise ValueError(
+            f"stopped after step {step} by health.on_plunge; go on from {workdir}@before_plunge "
+            "with other data, or --set health.on_plunge=alarm to go on as it is"
+        )
     if stopped and not is_last:
         print(f"{stopped.name}: step {step} is saved", flush=True)
         return stopped
     return None
+
+
+def check_start(experiment: Experiment, workdir: epath.Path, data: Mixture) -> int:
+    """Returns the step that the run goes on from, 0 for a new one; only sizes of files are checked.
+
+    Raises:
+      ValueError: all checkpoints are damaged, or the newest good one is not of this run.
+    """
+    start = checkpoint.newest_good(workdir)
+    if start == 0:
+        raise ValueError(
+            f"{workdir} holds converted weights, not a run; use another --workdir, and "
+            "--set train.init_from=HF_DIR to start from weights"
+        )
+    if start:
+        metadata = checkpoint.read_metadata(workdir, start)
+        check_same_run(from_dict(metadata["experiment"]), experiment)
+        check_same(metadata["data"], data.fingerprint(), start)
+    return start or 0
 
 
 def check_same_run(saved: Experiment, current: Experiment) -> None:
@@ -239,7 +317,11 @@ def _init_from_hf(experiment: Experiment, abstract: TrainState) -> TrainState:
 
 def _describe_run(experiment: Experiment, workdir: epath.Path, tokenizer: epath.Path) -> None:
     """Writes what the run is, so that the workdir alone can be converted and evaluated."""
-    description = {"experiment": to_dict(experiment), **checkpoint.provenance()}
+    description = {
+        "experiment": to_dict(experiment),
+        **checkpoint.provenance(),
+        "started_on": distributed.surroundings(),
+    }
     for name, content in (
         ("config.json", json.dumps(description, indent=2).encode()),
         ("tokenizer.json", tokenizer.read_bytes()),
@@ -264,5 +346,11 @@ if __name__ == "__main__":
     )
     flags.DEFINE_integer("num_processes", None, "With --coordinator=host:port.")
     flags.DEFINE_integer("process_id", None, "With --coordinator=host:port.")
+    flags.DEFINE_integer(
+        "peer_timeout",
+        60,
+        "Seconds without a sign of life from one of several processes until all others end.",
+        lower_bound=10,
+    )
     flags.mark_flags_as_required(["experiment", "workdir"])
     cli.run(main)

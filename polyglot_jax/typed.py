@@ -45,7 +45,10 @@ def build(kind: Any, value: Any, where: str) -> Any:
         pairs = zip(kinds, value, strict=True)
         return tuple(build(k, v, f"{where}.{i}") for i, (k, v) in enumerate(pairs))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError(f"{where}: {str(value)[:20]}... is too large") from None
     if kind is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     if type(value) is not kind:
@@ -64,7 +67,7 @@ def parse(kind: Any, text: str, where: str) -> Any:
     text = {"none": "null", "true": "true", "false": "false"}.get(lower, text)
     try:
         value = json.loads(text.replace("_", "") if text[:1].isdecimal() else text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise ValueError(f"{where}: expected {_name(kind)}, got {text!r}") from None
     return build(kind, value, where)
 

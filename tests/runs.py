@@ -1,8 +1,11 @@
 """Tiny training runs, as programs and in this process, and how to compare them."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import jax
@@ -79,3 +82,63 @@ def final_state(workdir: Path, shards: Path):
 def assert_same_run(got: Path, want: Path, shards: Path) -> None:
     assert records(got) == records(want)
     jax.tree.map(np.testing.assert_array_equal, final_state(got, shards), final_state(want, shards))
+
+
+# ---- kills
+
+Moment = Callable[[Path, subprocess.Popen], bool]  # whether it has come
+
+
+def when_step(n: int) -> Moment:
+    """Step n is in the record."""
+
+    def reached(workdir: Path, process: subprocess.Popen) -> bool:
+        path = workdir / "metrics.jsonl"
+        return path.exists() and f'"step": {n},' in path.read_text()
+
+    return reached
+
+
+def when_locked(workdir: Path, process: subprocess.Popen) -> bool:
+    """The program has the workdir: it verifies checkpoints and restores, then data and compiler."""
+    path = workdir / "lock"
+    return path.exists() and f"process {process.pid} " in path.read_text()
+
+
+def when_recording(workdir: Path, process: subprocess.Popen) -> bool:
+    """The record is open: the state is there, the data starts, the steps are compiled."""
+    board = workdir / "tensorboard"
+    return when_locked(workdir, process) and any(
+        path.stat().st_mtime > (workdir / "config.json").stat().st_mtime for path in board.glob("*")
+    )
+
+
+def when_saving(workdir: Path, process: subprocess.Popen) -> bool:
+    """An asynchronous save is under way: a temporary directory that is not an earlier kill's."""
+    return when_recording(workdir, process) and any(
+        "tmp" in path.name for path in (workdir / "checkpoints").glob("*")
+    )
+
+
+def later(moment: Moment, seconds: float) -> Moment:
+    """The time is counted from the moment on."""
+    due: list[float] = []
+
+    def reached(workdir: Path, process: subprocess.Popen) -> bool:
+        if not due and moment(workdir, process):
+            due.append(time.monotonic() + seconds)
+        return bool(due) and time.monotonic() >= due[0]
+
+    return reached
+
+
+def run_with_kills(workdir: Path, sets: list[str], moments: Iterable[Moment]) -> None:
+    """Kills the program at each moment in turn, then lets it end."""
+    for is_due in moments:
+        process = start(workdir, sets)
+        while process.poll() is None and not is_due(workdir, process):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+    code, output = finish(start(workdir, sets))
+    assert code == 0, output

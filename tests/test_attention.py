@@ -1,5 +1,7 @@
 """Attention: the xla path against plain formulas, and the choice of kernel never falls back."""
 
+from contextlib import nullcontext
+from functools import partial
 from types import SimpleNamespace
 
 import jax
@@ -7,18 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from polyglot_jax.attention import attention, choose_kernel
+from polyglot_jax.attention import Device, attention, choose_kernel, compiling_for, splash
+from polyglot_jax.config import MeshConfig, NeoxConfig
+from polyglot_jax.mesh import make_mesh
+from polyglot_jax.models import neox
 
-
-def device(platform="gpu", capability: str | None = "9.0", kind="NVIDIA H100"):
-    return SimpleNamespace(platform=platform, device_kind=kind, compute_capability=capability)
-
-
-H100 = device()
-A100 = device(capability="8.0", kind="NVIDIA A100")
-MI300 = device(capability="gfx942", kind="AMD Instinct MI300X")
-CPU = SimpleNamespace(platform="cpu", device_kind="cpu")
-TPU = SimpleNamespace(platform="tpu", device_kind="TPU v5p")
+H100 = Device("gpu", "NVIDIA H100", "9.0")
+A100 = Device("cuda", "NVIDIA A100", "8.0")
+MI300 = Device("gpu", "AMD Instinct MI300X", "gfx942")
+CPU = Device("cpu", "cpu")
+TPU = Device("tpu", "TPU v5p")
 
 
 def plain(q, k, v, mask):
@@ -70,13 +70,25 @@ def test_softmax_of_bfloat16_scores_is_float32():
         ("auto", 128, "float32", H100, "xla"),
         ("auto", 128, "bfloat16", MI300, "xla"),
         ("auto", 128, "bfloat16", CPU, "xla"),
-        ("auto", 128, "bfloat16", TPU, "xla"),
+        ("auto", 128, "bfloat16", TPU, "splash"),
+        ("auto", 256, "float32", TPU, "splash"),
+        ("splash", 64, "bfloat16", TPU, "splash"),
+        ("xla", 64, "bfloat16", TPU, "xla"),
         ("xla", 256, "bfloat16", A100, "xla"),
         ("cudnn", 64, "bfloat16", A100, "cudnn"),
     ],
 )
 def test_choice(kernel, head_dim, dtype, on, chosen):
-    assert choose_kernel(kernel, head_dim, dtype, on) == chosen
+    got = choose_kernel(kernel, head_dim=head_dim, seq_len=2048, dtype=dtype, device=on)
+    assert got == chosen
+    with compiling_for(on):
+        assert choose_kernel(kernel, head_dim=head_dim, seq_len=2048, dtype=dtype) == chosen
+
+
+def test_devices_of_jax_are_described():
+    assert Device.of(jax.devices()[0]) == CPU
+    gpu = SimpleNamespace(platform="gpu", device_kind="NVIDIA H100", compute_capability="9.0")
+    assert Device.of(gpu) == H100
 
 
 @pytest.mark.parametrize(
@@ -89,11 +101,66 @@ def test_choice(kernel, head_dim, dtype, on, chosen):
         ("cudnn", 64, "float32", H100, "computes in bfloat16, not float32"),
         ("cudnn", 64, "bfloat16", CPU, "needs an NVIDIA GPU, not 'cpu'"),
         ("cudnn", 64, "bfloat16", MI300, "needs an NVIDIA GPU"),
+        ("cudnn", 64, "bfloat16", TPU, "needs an NVIDIA GPU"),
+        ("splash", 64, "bfloat16", H100, "splash needs a TPU, not 'NVIDIA H100'"),
+        ("splash", 64, "bfloat16", CPU, "set model.attention=auto or xla"),
     ],
 )
 def test_what_cannot_run_raises(kernel, head_dim, dtype, on, message):
     with pytest.raises(ValueError, match=message):
-        choose_kernel(kernel, head_dim, dtype, on)
+        choose_kernel(kernel, head_dim=head_dim, seq_len=2048, dtype=dtype, device=on)
+
+
+@pytest.mark.parametrize("kernel", ["auto", "splash"])
+def test_splash_takes_whole_blocks_only(kernel):
+    with pytest.raises(ValueError, match=r"multiple of 128 tokens, not 200; change data\.seq_len"):
+        choose_kernel(kernel, head_dim=64, seq_len=200, dtype="bfloat16", device=TPU)
+
+
+def with_gradients(forward):
+    def run(q, k, v, cotangent):
+        out, pullback = jax.vjp(forward, q, k, v)
+        return out, *pullback(cotangent)
+
+    return jax.jit(run)
+
+
+@pytest.mark.parametrize("meshes", [None, MeshConfig(fsdp=2, tensor=2)], ids=["alone", "mesh"])
+def test_splash_equals_xla(meshes):
+    """Three blocks, so that whole, masked and skipped ones all occur; each device runs its own."""
+    shape = (4, 384, 2, 16) if meshes else (1, 384, 2, 16)
+    arrays = [jax.random.normal(jax.random.key(i), shape) for i in range(4)]
+    want = with_gradients(partial(attention, kernel="xla"))(*arrays)
+    with jax.set_mesh(make_mesh(meshes or MeshConfig())) if meshes else nullcontext():
+        got = with_gradients(partial(splash, interpret=True))(*arrays)
+    for a, b in zip(got, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def lowered_for_tpu(model: NeoxConfig, mesh_config: MeshConfig, batch: int, length: int) -> str:
+    """Returns the StableHLO of the gradient, with the Mosaic kernels that the TPU would run."""
+    params = jax.eval_shape(partial(neox.init, model), jax.random.key(0))
+    tokens = jax.ShapeDtypeStruct((batch, length), jnp.int32)
+    batch = {"inputs": tokens, "targets": tokens, "weights": tokens}
+    loss = lambda p, b: neox.loss_sum_and_weight(model, p, b, jax.random.key(0))[0]  # noqa: E731
+    with compiling_for(TPU), jax.set_mesh(make_mesh(mesh_config)):
+        traced = jax.jit(jax.grad(loss)).trace(params, batch)
+        return traced.lower(lowering_platforms=("tpu",)).as_text()
+
+
+@pytest.mark.parametrize(("remat", "kernels"), [("none", 3), ("dots", 3), ("full", 4)])
+@pytest.mark.parametrize("head_dim", [64, 256])
+def test_tpus_run_splash_on_their_own_shard(remat, kernels, head_dim):
+    """Once forward, twice backward; `full` runs the forward one again, which `dots` must not."""
+    model = NeoxConfig(
+        **{"vocab_size": 128, "num_layers": 2, "num_heads": 4, "d_ff": 64, "rotary_pct": 0.25},
+        **{"d_model": 4 * head_dim, "max_seq_len": 256, "remat": remat},
+    )
+    text = lowered_for_tpu(model, MeshConfig(fsdp=2, tensor=2), batch=8, length=256)
+    calls = [line for line in text.splitlines() if "@tpu_custom_call" in line]
+    assert len(calls) == kernels
+    # 8 examples over data * fsdp = 4, 4 heads over tensor = 2
+    assert all(f"tensor<2x2x256x{head_dim}xbf16>" in line for line in calls)
 
 
 @pytest.mark.parametrize("length", [5, 128, 300, 1100], ids=str)

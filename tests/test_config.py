@@ -8,6 +8,7 @@ import pytest
 
 from polyglot_jax import config
 from polyglot_jax.config import Experiment, load_experiment, override
+from tests.test_experiments import to_text
 
 TINY = load_experiment("ko_tiny")
 
@@ -244,7 +245,7 @@ def test_text_names_every_field_once_in_order() -> None:
             return sum(map(leaves, value))
         return 1
 
-    lines = config.to_text(TINY).splitlines()
+    lines = to_text(TINY).splitlines()
     assert lines == sorted(set(lines))
     assert len(lines) == leaves(config.to_dict(TINY))
     assert 'data.plan.0.sources.0.path = "quickstart/sample/shards"' in lines

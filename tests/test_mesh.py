@@ -1,5 +1,7 @@
 """The mesh and the rule table: what does not fit raises and names itself."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -7,8 +9,10 @@ from jax.sharding import PartitionSpec
 
 from polyglot_jax.config import MeshConfig
 from polyglot_jax.mesh import (
+    AXES,
     batch_sharding,
     constrain,
+    device_grid,
     local_rows,
     make_mesh,
     named_sharding,
@@ -26,6 +30,38 @@ def test_data_axis_takes_what_is_left():
 def test_mesh_that_does_not_fit_the_devices_raises(config):
     with pytest.raises(ValueError, match="does not fit 8 devices"):
         make_mesh(config)
+
+
+def nodes(count: int, per_node: int) -> list[SimpleNamespace]:
+    """Returns GPUs as JAX shows them: a slice_index for each node; here in no order."""
+    gpus = [
+        SimpleNamespace(id=i, slice_index=i // per_node, platform="gpu", device_kind="A100")
+        for i in range(count * per_node)
+    ]
+    return gpus[::2] + gpus[1::2]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "crossed"),
+    [
+        ((32, 2, 4), ["data"]),  # the machine of the original run
+        ((64, 4, 1), ["data"]),
+        ((4, 8, 8), ["data", "fsdp"]),  # a replica over 8 nodes: fsdp crosses what data leaves
+        ((1, 256, 1), ["fsdp"]),
+    ],
+)
+def test_data_is_what_crosses_nodes(sizes, crossed):
+    grid = device_grid(*sizes, nodes(32, 8))
+    assert sorted(d.id for d in grid.flat) == list(range(256))
+    node_of = np.vectorize(lambda d: d.slice_index)(grid)
+    changes = [axis for i, axis in enumerate(AXES) if (np.diff(node_of, axis=i) != 0).any()]
+    assert changes == crossed
+    assert (np.diff(node_of[:, :, 0], axis=0) >= 0).all()  # outermost: each node in one piece
+
+
+def test_tensor_never_crosses_nodes():
+    with pytest.raises(ValueError, match="tensor would cross them; make data"):
+        device_grid(1, 16, 16, nodes(32, 8))
 
 
 def test_rules_give_the_spec_of_each_dimension():

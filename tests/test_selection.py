@@ -1,6 +1,7 @@
 """Which checkpoints a run keeps and what @best means."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from polyglot_jax import checkpoint, selection
+from polyglot_jax import checkpoint, integrity, selection
 from polyglot_jax.selection import Keep
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,8 +42,10 @@ def test_what_is_kept(keep: Keep, expected: list[int]) -> None:
 def workdir(tmp_path: Path) -> Path:
     """A run of checkpoints 10, 20 and 30; what is in them does not matter here."""
     for step in (10, 20, 30):
-        directory = tmp_path / "checkpoints" / str(step)
-        directory.mkdir(parents=True)
+        for name in integrity.NEEDED:
+            path = tmp_path / "checkpoints" / str(step) / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x")
     records = [
         {"step": 0, "held_out/bits_per_byte": 8.0, "held_out/loss": 9.0},
         {"step": 10, "train/bits_per_byte": 2.25, "train/epoch/a": 0.5, "train/epoch/b": 1.5},
@@ -63,7 +66,7 @@ def test_names(workdir: Path) -> None:
 
 
 def test_best_is_among_those_that_are_there(workdir: Path) -> None:
-    (workdir / "checkpoints" / "20").rmdir()
+    shutil.rmtree(workdir / "checkpoints" / "20")
     assert checkpoint.find_step(workdir, "best") == 30
 
 

@@ -1,11 +1,9 @@
 """The training program: it learns, records, and resumes bit for bit."""
 
 import json
-import random
 import re
 import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from etils import epath
 
 from polyglot_jax import checkpoint
-from polyglot_jax.config import Experiment, load_experiment, model_from_dict, override
+from polyglot_jax.config import model_from_dict
 from polyglot_jax.convert import save_hf
 from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.mixture import Mixture
@@ -29,6 +27,7 @@ from tests.runs import (
     settings,
     start,
     training,
+    when_step,
 )
 
 # ---- a whole run
@@ -37,7 +36,7 @@ from tests.runs import (
 def test_run_leaves_everything_that_is_promised(whole_run):
     names = {path.name for path in whole_run.iterdir()}
     promised = {"config.json", "tokenizer.json", "checkpoints", "metrics.jsonl", "tensorboard"}
-    assert names == promised | {"curve.png"}
+    assert names == promised | {"curve.png", "lock"}
     steps = sorted(int(path.name) for path in (whole_run / "checkpoints").iterdir())
     assert steps == [STEPS - 6, STEPS - 3, STEPS]
     described = json.loads((whole_run / "config.json").read_text())
@@ -100,46 +99,9 @@ def test_evaluation_takes_a_microbatch_at_a_time(tiny_shards, tmp_path, monkeypa
 # ---- resuming
 
 
-def when_step(n: int):
-    def reached(workdir: Path) -> bool:
-        path = workdir / "metrics.jsonl"
-        return path.exists() and f'"step": {n},' in path.read_text()
-
-    return reached
-
-
-def when_saving(workdir: Path) -> bool:
-    """An asynchronous save is under way: Orbax's temporary directory is there."""
-    return any("tmp" in path.name for path in (workdir / "checkpoints").glob("*"))
-
-
-def after_seconds(seconds: float):
-    end = time.monotonic() + seconds
-    return lambda workdir: time.monotonic() > end
-
-
-def run_with_kills(workdir: Path, sets: list[str], moments) -> None:
-    """Kills the program at each moment in turn, then lets it end."""
-    for is_due in moments:
-        process = start(workdir, sets)
-        while process.poll() is None and not is_due(workdir):
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-        finish(process)
-    code, output = finish(start(workdir, sets))
-    assert code == 0, output
-
-
-def test_killed_runs_end_like_the_whole_one(whole_run, tiny_shards, tmp_path):
-    """Once between two saves, once while one is being written, once at any time."""
-    moments = [when_step(8), when_saving, after_seconds(random.Random(0).uniform(4, 9))]
-    run_with_kills(tmp_path / "run", settings(tiny_shards), moments)
-    assert_same_run(tmp_path / "run", whole_run, tiny_shards)
-
-
 def test_a_signal_saves_and_ends(whole_run, tiny_shards, tmp_path):
     process = start(tmp_path / "run", settings(tiny_shards, "train.checkpoint_every=100"))
-    while process.poll() is None and not when_step(8)(tmp_path / "run"):
+    while process.poll() is None and not when_step(8)(tmp_path / "run", process):
         time.sleep(0.001)
     process.send_signal(signal.SIGTERM)
     code, output = finish(process)
@@ -151,14 +113,6 @@ def test_a_signal_saves_and_ends(whole_run, tiny_shards, tmp_path):
     assert re.fullmatch("to go on: .*python.* -m polyglot_jax.train --experiment=ko_tiny .*", again)
     code, output = finish(start(tmp_path / "run", settings(tiny_shards)))
     assert code == 0, output
-    assert_same_run(tmp_path / "run", whole_run, tiny_shards)
-
-
-@pytest.mark.slow
-def test_many_kills(whole_run, tiny_shards, tmp_path):
-    rng = random.Random(1)
-    moments = [after_seconds(rng.uniform(2, 10)) for _ in range(12)] + [when_saving] * 5
-    run_with_kills(tmp_path / "run", settings(tiny_shards), moments)
     assert_same_run(tmp_path / "run", whole_run, tiny_shards)
 
 
@@ -192,53 +146,3 @@ def test_off_by_one_resume_turns_the_check_red(whole_run, tiny_shards, tmp_path,
     )
     with pytest.raises(AssertionError):
         resume_from_18(whole_run, tiny_shards, tmp_path / "off-by-one")
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def test_two_processes_train_like_one(whole_run, tiny_shards, tmp_path):
-    coordinator = f"--coordinator=127.0.0.1:{free_port()}"
-    processes = [
-        start(
-            tmp_path / "run",
-            settings(tiny_shards, "train.steps=10"),
-            *(coordinator, "--num_processes=2", f"--process_id={i}"),
-        )
-        for i in range(2)
-    ]
-    for process in processes:
-        code, output = finish(process)
-        assert code == 0, output
-    steps = training(tmp_path / "run")
-    assert [r["step"] for r in steps] == list(range(1, 11))
-    alone = load_experiment("ko_tiny", settings(tiny_shards, "train.steps=10"))
-    train_alone(alone, tmp_path / "alone")
-    for got, want in zip(steps, training(tmp_path / "alone"), strict=True):
-        assert got["train/loss"] == pytest.approx(want["train/loss"], rel=1e-5)
-        assert got["train/grad_norm"] == pytest.approx(want["train/grad_norm"], rel=1e-5)
-        assert got["train/epoch/tiny"] == want["train/epoch/tiny"]
-
-
-def test_a_signal_to_one_process_stops_both_after_one_step(tiny_shards, tmp_path):
-    coordinator = f"--coordinator=127.0.0.1:{free_port()}"
-    sets = settings(tiny_shards, "train.steps=100000", "train.checkpoint_every=100000")
-    processes = [
-        start(tmp_path / "run", sets, coordinator, "--num_processes=2", f"--process_id={i}")
-        for i in range(2)
-    ]
-    while processes[0].poll() is None and not when_step(4)(tmp_path / "run"):
-        time.sleep(0.01)
-    processes[1].send_signal(signal.SIGTERM)
-    ends = [finish(process) for process in processes]
-    step = checkpoint.latest_step(tmp_path / "run")
-    for code, output in ends:
-        assert code == 128 + signal.SIGTERM, output
-        assert f"SIGTERM: step {step} is saved" in output
-
-
-def train_alone(e: Experiment, workdir: Path) -> None:
-    train(override(e, ["mesh.data=8"]), epath.Path(workdir), e.train.steps)

@@ -133,9 +133,11 @@ def measure(
     if not totals["bytes"]:
         raise ValueError("--input holds no text")
     treebank = _compare_gold(subjects, tallies, gold)
+    dictionary = segment.DICTIONARIES.get(segmenter)
     return {
         "format": FORMAT,
         "segmenter": segmenter,
+        "dictionary": dictionary.sha256 if dictionary else None,
         "text": totals,
         "gold": treebank,
         "tokenizers": [

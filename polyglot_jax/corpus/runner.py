@@ -7,6 +7,7 @@ through an engine, and one that runs a task twice does no harm.
 
 import logging
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ RUNNERS = ("local", "ray")
 # Tries of a task whose worker or node was lost; a task that raises is not tried again.
 _TRIES = 10
 _LOG_SECONDS = 30.0
+_REACH_SECONDS = 10.0
 
 
 def runner(
@@ -54,6 +56,7 @@ def _ray_runner(address: str | None) -> Iterator[pool.Run]:
         import ray
     except ImportError:
         raise ValueError("--runner=ray needs the ray extra: pip install -e '.[ray]'") from None
+    _check_reachable(address)
     package = str(Path(__file__).resolve().parents[1])
     try:
         ray.init(
@@ -69,6 +72,17 @@ def _ray_runner(address: str | None) -> Iterator[pool.Run]:
         yield _run_on_ray
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str | None) -> None:
+    """Raises ValueError if nothing listens at host:port: Ray itself would try for half a minute."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if not port.isdecimal():
+        return  # "auto", say
+    try:
+        socket.create_connection((host, int(port)), timeout=_REACH_SECONDS).close()
+    except OSError as error:
+        raise ValueError(f"--ray_address={address}: cannot be reached ({error})") from None
 
 
 def _run_on_ray(

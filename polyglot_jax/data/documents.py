@@ -43,15 +43,22 @@ def tokenizer_for_documents(tokenizer_json: bytes, where: str) -> Tokenizer:
         for token in values["added_tokens"]:
             if token["content"] in (END_OF_TEXT, *PLACEHOLDERS):
                 token["special"] = token["content"] == END_OF_TEXT
-        tokenizer = Tokenizer.from_str(json.dumps(values))
-    except Exception as error:  # tokenizers raises bare Exception
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{where}: not a tokenizer.json ({error!r})") from None
+    tokenizer = _tokenizer(json.dumps(values), where)
     if not any(token["content"] == END_OF_TEXT for token in values["added_tokens"]):
         raise ValueError(f"{where}: has no {END_OF_TEXT}, which must end every document")
     tokenizer.encode_special_tokens = True
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _tokenizer(text: str, where: str) -> Tokenizer:
+    try:
+        return Tokenizer.from_str(text)
+    except Exception as error:  # of that very class
+        raise ValueError(f"{where}: not a tokenizer.json ({error!r})") from None
 
 
 def token_table(tokenizer: Tokenizer, where: str) -> tuple[bytes, ...]:
@@ -119,7 +126,7 @@ def token_bytes(tokenizer_json: bytes, where: str) -> np.ndarray:
     Raises:
       ValueError: as `token_table`.
     """
-    tokenizer = Tokenizer.from_str(tokenizer_json.decode())
+    tokenizer = _tokenizer(tokenizer_json.decode(), where)
     sizes = np.array([len(text) for text in token_table(tokenizer, where)], np.uint16)
     for i, token in tokenizer.get_added_tokens_decoder().items():
         if token.special or token.content in PLACEHOLDERS:

@@ -140,7 +140,7 @@ def read_manifest(split_dir: epath.PathLike) -> Manifest:
             f"{path} is missing: no (finished) token shards here; "
             "write them with python -m polyglot_jax.data.encode --output=DIR"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a complete manifest ({error}); {REMEDY}") from None
     manifest = Manifest.from_json(values, str(path))
     if manifest.split != epath.Path(split_dir).name:

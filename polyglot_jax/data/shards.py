@@ -5,6 +5,8 @@ A source directory holds `tokenizer.json`, the array `token_bytes`, and the spli
 nothing above this module sees where one shard ends. The one idea is that the manifest, written
 last, names everything that makes the split whole, and opening a split compares the files with it.
 `docs/shards.md` specifies the format to the byte.
+
+    python -m polyglot_jax.data.shards --verify=DIR [--verify=DIR ...]
 """
 
 import hashlib
@@ -16,8 +18,10 @@ from typing import Any
 
 import numpy as np
 import tensorstore as ts
+from absl import flags
 from etils import epath
 
+from polyglot_jax import cli
 from polyglot_jax.data.manifest import REMEDY, SPLITS, Manifest, Shard, read_manifest
 
 _INNER = {"uint16": 65_536, "uint32": 65_536, "uint64": 16_384}  # elements of an inner chunk
@@ -202,9 +206,13 @@ def open_split(split_dir: epath.PathLike) -> TokenStore:
     split_dir = epath.Path(split_dir)
     manifest = read_manifest(split_dir)
     context = ts.Context()
+    is_remote, inside = "://" in os.fspath(split_dir), os.path.realpath(split_dir) + os.sep
 
     def open_shard(shard: Shard) -> tuple[ts.TensorStore, epath.Path]:
         ends, tokens = (split_dir / shard.name / array for array in ("document_ends", "tokens"))
+        for file in (ends / "c" / "0", tokens / "c" / "0"):
+            if not is_remote and not os.path.realpath(file).startswith(inside):
+                raise ValueError(f"{file} is a link that leads out of {split_dir}; copy the file")
         _open_array(ends, "uint64", shard.documents, context)
         return _open_array(tokens, manifest.dtype, shard.tokens, context), tokens
 
@@ -239,6 +247,12 @@ def verify(source_dir: epath.PathLike) -> None:
         _verify_split(open_split(source_dir / manifest.split))
 
 
+def main() -> None:
+    for source in flags.FLAGS.verify:
+        verify(source)
+        print(f"{source} is whole")
+
+
 def _verify_split(store: TokenStore) -> None:
     manifest = store.manifest
     start = 0
@@ -255,3 +269,9 @@ def _verify_split(store: TokenStore) -> None:
         separators = np.flatnonzero(tokens == manifest.separator_id)
         if not np.array_equal(separators + 1, _document_ends(store.split_dir, shard)):
             raise ValueError(f"{path}/document_ends: not the ends of the documents; {REMEDY}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_multi_string("verify", None, "Source directory to read in full; repeatable.")
+    flags.mark_flag_as_required("verify")
+    cli.run(main)

@@ -9,6 +9,7 @@ Shape suffixes: B batch, T query time, S key time, D model, H heads, K head dim,
 F feed-forward, V vocabulary, N layers.
 """
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from functools import partial
@@ -28,9 +29,9 @@ Params = Mapping[str, Any]
 
 
 def _is_product(primitive: Any, *args: Any, **params: Any) -> bool:
-    """Matrix products with weights, and cuDNN's attention: to that primitive JAX's policy is blind,
-    and would run it a second time in the backward pass."""
-    if primitive.name == "dot_product_attention_fwd_wrapper":
+    """Matrix products with weights, and the kernels of cuDNN and splash: to those primitives JAX's
+    policy is blind, and would run them a second time in the backward pass."""
+    if primitive.name in ("dot_product_attention_fwd_wrapper", "pallas_call"):
         return True
     return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *args, **params)
 
@@ -288,7 +289,8 @@ def logical_axes(config: NeoxConfig) -> Params:
 
 
 def _init_boxed(config: NeoxConfig, key: jax.Array) -> Params:
-    return NeoX(config).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+    plain = dataclasses.replace(config, attention="xla")  # one token fits no block of splash
+    return NeoX(plain).init(key, jnp.zeros((1, 1), jnp.int32))["params"]
 
 
 def apply(

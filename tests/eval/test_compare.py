@@ -47,6 +47,14 @@ def test_only_the_same_questions_are_paired():
         compare.compare_runs([a], [other])
 
 
+def test_one_model_by_two_engines_is_not_mixed():
+    a = made_outcomes(made_result(name="a"), BAD)
+    torch = dataclasses.replace(a, key=dataclasses.replace(a.key, engine="torch float32"))
+    for runs in (([a, torch], [a]), ([a], [torch, a])):
+        with pytest.raises(ValueError, match=r"0 shots, was measured by two engines \(.*torch"):
+            compare.compare_runs(*runs)
+
+
 def test_holm_by_hand():
     assert compare.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert compare.holm([0.9, 0.8]) == [1.0, 1.0]

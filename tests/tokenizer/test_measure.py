@@ -46,6 +46,7 @@ def test_figures(tmp_path: Path) -> None:
     assert result["tokens_per_eojeol"] == size / 7
     assert result["morphemes"]["all"]["recall"] == 1
     assert 0 < result["morphemes"]["hangul"]["precision"] < 0.5
+    assert measured["dictionary"] == segment.DICTIONARIES["mecab-ko"].sha256
     assert result["gold"] is None
     assert result["not_lossless_documents"] == 0
     assert result["use"]["byte_fallback_bytes"] > 0.8
@@ -58,6 +59,7 @@ def test_another_segmenter(tmp_path: Path) -> None:
     for segmenter in ("none", "scripts"):
         measured, _ = measure.measure(subjects, documents("漢字と仮名abc"), segmenter=segmenter)
         assert measured["segmenter"] == segmenter
+        assert measured["dictionary"] is None
         counts[segmenter] = measured["tokenizers"][0]["morphemes"]["all"]["morpheme_boundaries"]
     assert counts["none"] == 0 < counts["scripts"]
 

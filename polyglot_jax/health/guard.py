@@ -1,0 +1,88 @@
+"""The part of health that lives on the device: which updates are skipped, decided in the step.
+
+An update is skipped where the loss or the gradient is not finite, and where both stand out of the
+128 steps before as a spike. Nothing goes to the host for it: the verdict is a scalar that selects
+between new and old parameters, and the losses it needs are ring buffers in the TrainState.
+
+The idea, the window of 128, the 6 sigma and the 64 samples are OLMo-core's SkipStepOptimizer; there
+either of the two values suffices, here it takes both, since a large gradient alone is clipped.
+"""
+
+from collections.abc import Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+WINDOW = 128  # steps
+ENOUGH = 64  # samples from which on a spike is a spike
+
+
+@flax.struct.dataclass
+class Guard:
+    """What the verdicts on coming steps need. Suffix: W window."""
+
+    losses_W: jax.Array  # float32 rings; what is not finite stays outside
+    grad_norms_W: jax.Array
+    samples: jax.Array  # int32, put into the rings since the data's phase began
+    nonfinite: jax.Array  # int32, updates skipped so far because they were not finite
+    nonfinite_in_a_row: jax.Array  # int32, the newest of them without another between
+    spikes: jax.Array  # int32, updates skipped so far as spikes
+    last_spike: jax.Array  # int32, number of the newest of them; 0: none yet
+
+
+def fresh() -> Guard:
+    """Returns the guard of a run that begins."""
+    rings = (jnp.zeros(WINDOW, jnp.float32) for _ in range(2))  # no shared buffer: it is donated
+    return Guard(*rings, *(jnp.zeros((), jnp.int32) for _ in range(5)))
+
+
+def judge(
+    guard: Guard,
+    step: jax.Array,
+    loss: jax.Array,
+    grad_norm: jax.Array,
+    *,
+    sigma: float | None,
+    phase_starts: Sequence[int],
+) -> tuple[jax.Array, Guard]:
+    """Returns whether to apply an update, and the guard after it.
+
+    A spike enters the rings too. So a loss that stays high is the new normal after 4 steps, since
+    4 of 128 samples widen the deviation to a sixth of their distance.
+
+    Args:
+      step: updates before this one.
+      sigma: standard deviations above the window's mean that make a spike; None: there are none.
+      phase_starts: steps with which other data begins. What was normal before does not count.
+    """
+    is_new_phase = jnp.isin(step, jnp.array(phase_starts, jnp.int32))
+    samples = jnp.where(is_new_phase, 0, guard.samples)
+    is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    is_spike = jnp.bool_(False)
+    if sigma is not None:
+        stands_out = _stands_out(loss, guard.losses_W, samples, sigma)
+        stands_out &= _stands_out(grad_norm, guard.grad_norms_W, samples, sigma)
+        is_spike = is_finite & stands_out & (samples >= ENOUGH)
+
+    place = samples % WINDOW
+
+    def put(ring_W: jax.Array, value: jax.Array) -> jax.Array:
+        return ring_W.at[place].set(jnp.where(is_finite, value, ring_W[place]))
+
+    return is_finite & ~is_spike, Guard(
+        losses_W=put(guard.losses_W, loss),
+        grad_norms_W=put(guard.grad_norms_W, grad_norm),
+        samples=samples + is_finite,
+        nonfinite=guard.nonfinite + ~is_finite,
+        nonfinite_in_a_row=jnp.where(is_finite, 0, guard.nonfinite_in_a_row + 1),
+        spikes=guard.spikes + is_spike,
+        last_spike=jnp.where(is_spike, step + 1, guard.last_spike),
+    )
+
+
+def _stands_out(value: jax.Array, ring_W: jax.Array, samples: jax.Array, sigma: float) -> jax.Array:
+    is_filled_W = jnp.arange(WINDOW) < samples
+    mean = jnp.mean(ring_W, where=is_filled_W)
+    deviation = jnp.std(ring_W, where=is_filled_W)
+    return value > mean + sigma * deviation

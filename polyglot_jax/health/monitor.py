@@ -1,0 +1,154 @@
+"""What the training loop reports to: it says what it sees, records it, tags checkpoints, and ends
+a run that makes no sense to go on with.
+
+All decisions are made from values that are the same on every host, so that all hosts make them.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+
+from polyglot_jax import selection
+from polyglot_jax.config import Experiment
+from polyglot_jax.health import plunge, probe, replicas
+from polyglot_jax.health.rewind import Rewind
+from polyglot_jax.metrics import RunLog
+from polyglot_jax.vocabulary import Vocabulary
+
+BEFORE_PLUNGE = "before_plunge"
+GUARD = ("nonfinite", "nonfinite_in_a_row", "spikes", "last_spike")  # metrics of the step
+
+
+class Monitor:
+    """Judges a run between one start, or one rewind, and the next."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        workdir: epath.Path,
+        log: RunLog,
+        guard: Mapping[str, int],
+        steps_saved: Callable[[], list[int]],
+    ) -> None:
+        """
+        Args:
+          guard: the fields `GUARD` of the state that the run starts from.
+          steps_saved: gives the steps of the checkpoints there are, the same on all hosts.
+        Raises:
+          ValueError: health.on_plunge is "stop" and the run has plunged already.
+        """
+        self.health = experiment.health
+        self.rewind: Rewind | None = None  # wanted, by health.on_spike
+        self.is_suspect = guard["nonfinite_in_a_row"] > 0  # nothing may be saved now
+        self._workdir = workdir
+        self._log = log
+        self._seen: Mapping[str, float] = dict(guard)  # the newest metrics
+        self._steps_saved = steps_saved
+        self._spans = plunge.spans_of(experiment.data)
+        if self.health.on_plunge == "stop" and plunge.is_plunging(log.records, self._spans):
+            raise ValueError(
+                f"this run has plunged and was stopped; go on from {workdir}@{BEFORE_PLUNGE} with "
+                "other data, or --set health.on_plunge=alarm to go on as it is"
+            )
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """Takes the metrics of a step.
+
+        Raises:
+          FloatingPointError: too many updates in a row were not finite.
+        """
+        before, self._seen = self._seen, values
+        self.is_suspect = values["nonfinite_in_a_row"] > 0
+        if nonfinite := int(values["nonfinite"] - before["nonfinite"]):
+            self._log.record(step, "health", {"nonfinite": nonfinite})
+            now = f"; {self._worst()}" if self.is_suspect else ""
+            self._log.say(
+                f"step {step:>7,}  skipped {_updates(nonfinite)}, loss or gradient not finite{now}"
+            )
+        if spikes := int(values["spikes"] - before["spikes"]):
+            last = int(values["last_spike"])
+            self._log.record(step, "health", {"spikes": spikes, "last_spike": last})
+            self._log.say(
+                f"step {step:>7,}  skipped {_updates(spikes)}, the last {last:,}: loss and "
+                f"gradient norm more than {self.health.spike_sigma:g} standard deviations above "
+                "the steps before"
+            )
+            if self.health.on_spike == "rewind" and (saved := self._steps_saved()):
+                self.rewind = Rewind(step=max(saved), spike=last)
+        if values["nonfinite_in_a_row"] >= self.health.max_nonfinite:
+            raise self.failure(step)
+
+    def failure(self, step: int) -> FloatingPointError:
+        """Returns what ends a run whose last updates were not finite."""
+        row = int(self._seen["nonfinite_in_a_row"])
+        return FloatingPointError(
+            f"step {step}: {self._worst()}; {_updates(row)} in a row skipped and nothing of it "
+            f"saved. Lower optimizer.learning_rate, or look at the data of step {step - row + 1}"
+        )
+
+    def _worst(self) -> str:
+        name = "grad_norm" if np.isfinite(self._seen["loss"]) else "loss"
+        return f"{name} is {self._seen[name]}"
+
+    def held_out(self, step: int) -> bool:
+        """Looks for a plunge after an evaluation; returns whether the run should stop."""
+        plunges = plunge.find_plunges(self._log.records, self._spans)
+        if not plunges or plunges[-1].step != step:
+            return False
+        found = plunges[-1]
+        values = {"growth": found.growth, "fell": found.fell, "since": found.since}
+        self._log.record(step, "health", {f"plunge_{k}": v for k, v in values.items()})
+        before = max((s for s in self._steps_saved() if 0 < s <= found.since), default=None)
+        where = "no checkpoint from before is left"
+        if before is not None:
+            where = f"the last checkpoint before it, {before:,}, is tagged @{BEFORE_PLUNGE}"
+            if jax.process_index() == 0:
+                selection.tag(self._workdir, BEFORE_PLUNGE, before)
+        self._log.say(
+            f"step {step:>7,}  ALARM  the loss falls away from the held-out loss: the gap has "
+            f"grown by {found.growth:.3f} since all was well at step {found.since:,}, and the "
+            f"held-out loss {found.held_out:.4f} no longer follows. The model learns its data by "
+            f"heart; {where}"
+        )
+        return self.health.on_plunge == "stop"
+
+    def probed(self, step: int, tokens_RT: np.ndarray, vocabulary: Vocabulary) -> None:
+        """Records the texts of a probe, and says if they have begun to repeat themselves."""
+        values = probe.measure(tokens_RT)
+        self._log.record(step, "probe", values)
+        text = probe.text_of(vocabulary, tokens_RT[0].tolist())
+        self._log.say(
+            f"step {step:>7,}  repetition {values['repetition']:.2f}  "
+            f"distinct-2 {values['distinct_2']:.2f}  looping {values['looping']:.2f}  "
+            f"e.g. {text[:60]!r}"
+        )
+        if probe.has_collapsed(self._log.records):
+            self._log.record(step, "health", {"collapse": values["repetition"]})
+            self._log.say(
+                f"step {step:>7,}  ALARM  the texts repeat themselves: {values['repetition']:.0%} "
+                "of their 4-grams, and they had not before. Compare the checkpoints with "
+                "python -m polyglot_jax.generate"
+            )
+
+    def compared(self, step: int, sums: np.ndarray, mesh: Mesh, shardings: Any) -> None:
+        """Takes the bit sums of the parameters after a step.
+
+        Raises:
+          FloatingPointError: replicas differ.
+        """
+        if not (devices := replicas.differing(sums, mesh, replicas.cuts(shardings))):
+            return
+        names = ", ".join(f"{device.id} of process {device.process_index}" for device in devices)
+        raise FloatingPointError(
+            f"step {step}: devices that should hold the same parameters do not; those that differ "
+            f"from most others: {names}. Nothing of it is saved; leave that hardware out and start "
+            "again to go on from the newest checkpoint"
+        )
+
+
+def _updates(number: int) -> str:
+    return "1 update" if number == 1 else f"{number:,} updates"

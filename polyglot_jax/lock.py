@@ -1,0 +1,141 @@
+"""One trainer at a time on a workdir: a second one would write checkpoints between the first's.
+
+On a disk the kernel holds the lock and frees it with the process, however that ends; the text of
+the file only tells who has it. A bucket has no such kernel. There the owner rewrites the object
+again and again, and whoever finds one waits to see whether that still happens: by its own clock,
+so the clocks of two machines are never compared. All processes of one run are one trainer; its
+process 0 holds the lock.
+"""
+
+import fcntl
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import jax
+import tensorstore as ts
+from etils import epath
+
+FILE = "lock"
+BEAT = 20.0  # seconds between two signs of life
+SILENCE = 90.0  # seconds without one after which an owner counts as dead
+
+
+@contextmanager
+def only_trainer(workdir: epath.Path) -> Iterator[Callable[[], None]]:
+    """Holds the workdir while the block runs.
+
+    Yields:
+      A function that raises OSError once another trainer has taken the workdir, which cannot happen
+      unless this one was cut off from its bucket for longer than `SILENCE`.
+    Raises:
+      ValueError: another trainer has it; the line names its process, host and start.
+      OSError: the workdir cannot be written.
+    """
+    if jax.process_index() != 0:
+        yield lambda: None
+    elif "://" in os.fspath(workdir):
+        with _in_store(ts.KvStore.open(f"{workdir}/").result(), workdir) as still_ours:
+            yield still_ours
+    else:
+        with _on_disk(workdir):
+            yield lambda: None
+
+
+@contextmanager
+def _on_disk(workdir: epath.Path) -> Iterator[None]:
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / FILE, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise _in_use(workdir, file.read()) from None
+        except OSError as error:  # some network disks have no locks
+            print(
+                f"{workdir} cannot be locked ({error}): see to it that only one trainer runs there",
+                file=sys.stderr,
+            )
+        file.truncate(0)
+        file.write(_myself())
+        file.flush()
+        yield
+        file.truncate(0)
+
+
+@contextmanager
+def _in_store(
+    store: ts.KvStore, workdir: epath.Path, beat: float = BEAT, silence: float = SILENCE
+) -> Iterator[Callable[[], None]]:
+    mine = _myself()
+    generation = _take(store, workdir, mine, silence)
+    over, lost = threading.Event(), threading.Event()
+
+    def keep_alive() -> None:
+        nonlocal generation
+        while not over.wait(beat):
+            try:
+                # The same text is another generation, and only ours is overwritten.
+                written = store.write(FILE, mine, if_equal=generation).result().generation
+                if not written:
+                    found = store.read(FILE).result()
+                    if found.value != mine.encode():
+                        lost.set()
+                        return
+                    written = found.stamp.generation  # a write of ours whose answer was lost
+                generation = written
+            except ValueError:  # what TensorStore raises for all failures, after its own retries
+                continue
+
+    def still_ours() -> None:
+        if lost.is_set():
+            raise OSError(
+                f"{workdir} was taken over by {store.read(FILE).result().value.decode()}, "
+                f"after no sign of life from here for {silence:.0f} s; nothing more is saved"
+            )
+
+    thread = threading.Thread(target=keep_alive, daemon=True)
+    thread.start()
+    try:
+        yield still_ours
+    finally:
+        over.set()
+        thread.join()
+        if not lost.is_set():
+            store.write(FILE, None, if_equal=generation).result()
+
+
+def _take(store: ts.KvStore, workdir: epath.Path, mine: str, silence: float) -> bytes:
+    """Writes the object if nobody's is there or its owner is silent; returns its generation."""
+    found = store.read(FILE).result()
+    end = time.monotonic() + silence
+    if found.state == "value":
+        owner = found.value.decode()
+        print(f"{workdir} was last used by {owner}; waiting up to {silence:.0f} s for a sign of it")
+    while found.state == "value" and time.monotonic() < end:
+        time.sleep(silence / 50)
+        again = store.read(FILE).result()
+        if again.state == "value" and again.stamp.generation != found.stamp.generation:
+            raise _in_use(workdir, again.value.decode())
+        found = again
+    written = store.write(FILE, mine, if_equal=found.stamp.generation).result().generation
+    if not written:
+        raise _in_use(workdir, store.read(FILE).result().value.decode())
+    return written
+
+
+def _myself() -> str:
+    since = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"process {os.getpid()} on {socket.gethostname()} since {since}"
+
+
+def _in_use(workdir: epath.Path, owner: str) -> ValueError:
+    return ValueError(
+        f"{workdir} is in use by {owner or 'another trainer'}; stop that one, or use another "
+        "--workdir"
+    )

@@ -1,0 +1,307 @@
+"""Compiles the training step of `train` for described devices and says what it needs.
+
+The step, its shardings and its kernels are those of a run; only the devices are described. A step
+that is too large is an answer too: by how much, by the compiler's own account.
+"""
+
+import dataclasses
+import math
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+from jax._src.cudnn import fused_attention_stablehlo as cudnn_attention
+from jax.sharding import Mesh
+
+from polyglot_jax.attention import Device, compiling_for
+from polyglot_jax.config import Experiment
+from polyglot_jax.mesh import batch_sharding, make_mesh
+from polyglot_jax.plan import hlo
+from polyglot_jax.plan.hardware import GIB, Topology
+from polyglot_jax.step import abstract_state, family, jit_train_step
+
+CUDNN = 91000  # of the target configuration
+FLAGS = {"gpu": {"xla_gpu_enable_latency_hiding_scheduler": True}}  # as scripts/xla_flags.sh
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The collectives of one kind over the same mesh axes, in one update, of one device."""
+
+    kind: str
+    axes: tuple[str, ...]
+    count: int
+    bytes: int
+    overlapped: float  # share of the bytes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One experiment on one topology. Bytes are of one device; FLOPs are of the whole update."""
+
+    experiment: str
+    topology: str
+    devices: int
+    mesh: dict[str, int]
+    sequences: int  # that a device computes at a time
+    accumulation: int
+    remat: str
+    memory: float  # that a program may use
+    arguments: int  # parameters, optimizer state and batch, by their shardings
+    compiled_arguments: int | None  # the same by the compiler's account: TPUs pad small arrays
+    temporaries: int | None  # None: it did not compile
+    short: float  # bytes that are missing; 0 fits
+    attention: str  # kernel of the compiled program, or what it was given where there is none
+    flops: float
+    tokens: int  # of the whole experiment
+    steps: int
+    peak_flops: float  # of all devices
+    traffic: tuple[Traffic, ...]
+    complaints: tuple[str, ...]  # shardings that cost what they should not
+
+    @property
+    def fits(self) -> bool:
+        return self.short == 0
+
+    @property
+    def peak(self) -> int | None:
+        return None if self.temporaries is None else self.arguments + self.temporaries
+
+    def step_seconds(self, mfu: float) -> float:
+        """Returns the length of an update at a share of the peak that someone states."""
+        return self.flops / self.peak_flops / mfu
+
+
+def abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns the batch of one update as `polyglot_jax.data.mixture` makes it."""
+    B, T = experiment.train.batch_size, experiment.data.seq_len
+    shapes = {
+        "inputs": ((B, T), jnp.int32),
+        "targets": ((B, T), jnp.int32),
+        "weights": ((B, T), jnp.float32),
+        "num_bytes": ((B,), jnp.int32),
+    }
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+        for name, (shape, dtype) in shapes.items()
+    }
+
+
+def device_bytes(abstract: Any) -> int:
+    """Returns the bytes that one device holds of a tree of arrays, by their shardings alone."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(abstract)
+    )
+
+
+def compile_step(experiment: Experiment, mesh: Mesh) -> tuple[Any, str]:
+    """Compiles the training step for the devices of a mesh, which may be described.
+
+    Returns:
+      The compiled step, and what the compilers wrote to stderr meanwhile.
+    Raises:
+      jax.errors.JaxRuntimeError: the compiler refuses it.
+    """
+    state, batch = abstract_state(experiment, mesh), abstract_batch(experiment, mesh)
+    step = jit_train_step(experiment, mesh)
+    device = Device.of(mesh.devices.flat[0])
+    with compiling_for(device), _cudnn_of(device), jax.set_mesh(mesh), _stderr() as said:
+        compiled = step.lower(state, batch).compile(FLAGS.get(device.platform))
+    return compiled, said[0]
+
+
+def plan(experiment: Experiment, topology: Topology) -> Plan:
+    """Compiles an experiment as it is set for a topology.
+
+    Raises:
+      ValueError: its mesh, batch or kernel does not go with the devices.
+    """
+    mesh = make_mesh(experiment.mesh, topology.devices)
+    shards = mesh.shape["data"] * mesh.shape["fsdp"]
+    t, T = experiment.train, experiment.data.seq_len
+    sequences, rest = divmod(t.batch_size, t.accumulation * shards)
+    if rest or not sequences:
+        raise ValueError(
+            f"train.batch_size={t.batch_size} in train.accumulation={t.accumulation} microbatches "
+            f"does not divide over data * fsdp = {shards} of the mesh {dict(mesh.shape)}"
+        )
+    state, batch = abstract_state(experiment, mesh), abstract_batch(experiment, mesh)
+    arguments = device_bytes((state, batch))
+    hardware = topology.hardware
+    memory = hardware.usable
+    tokens_per_step = t.batch_size * T
+    known = Plan(
+        experiment=experiment.name,
+        topology=topology.name,
+        devices=mesh.size,
+        mesh=dict(mesh.shape),
+        sequences=sequences,
+        accumulation=t.accumulation,
+        remat=experiment.model.remat,
+        memory=memory,
+        arguments=arguments,
+        compiled_arguments=None,
+        temporaries=None,
+        short=0,
+        attention=experiment.model.attention,
+        flops=float(family(experiment.model).flops_per_token(experiment.model, T))
+        * tokens_per_step,
+        tokens=t.steps * tokens_per_step,
+        steps=t.steps,
+        peak_flops=hardware.peak_flops * mesh.size,
+        traffic=(),
+        complaints=(),
+    )
+    try:
+        compiled, said = compile_step(experiment, mesh)
+    except jax.errors.JaxRuntimeError as error:
+        if (asked := _asked(str(error))) is None:
+            raise
+        wanted, memory = asked
+        return dataclasses.replace(known, memory=memory, short=wanted + arguments - memory)
+    analysis = compiled.memory_analysis()
+    temporaries = analysis.temp_size_in_bytes
+    found = hlo.collectives(compiled.as_text(), dict(mesh.shape))
+    return dataclasses.replace(
+        known,
+        compiled_arguments=analysis.argument_size_in_bytes,
+        temporaries=temporaries,
+        short=max(arguments + temporaries - memory, 0) if hardware.gpu else 0,
+        attention=hlo.attention_kernel(compiled.as_text()),
+        traffic=_traffic(found),
+        complaints=tuple(complaints(experiment, mesh, found, said)),
+    )
+
+
+def complaints(
+    experiment: Experiment, mesh: Mesh, found: list[hlo.Collective], said: str
+) -> Iterator[str]:
+    """Yields a line for each sharding of a compiled step that costs what it should not.
+
+    Args:
+      found: the collectives of the program.
+      said: what the compiler wrote.
+    """
+    if "nvoluntary full rematerialization" in said:
+        yield "involuntary full rematerialization: an array is replicated to be sharded anew"
+    state = abstract_state(experiment, mesh)
+    leaves = jax.tree.leaves(state.params)
+    parameters = {size for leaf in leaves for size in _sizes(leaf)}
+    cut = parameters | {size // mesh.shape["fsdp"] for size in parameters}
+    shards = mesh.shape["data"] * mesh.shape["fsdp"] * experiment.train.accumulation
+    rows = experiment.train.batch_size // shards * experiment.data.seq_len
+    residual = rows * experiment.model.d_model
+    for c in found:
+        elements = [math.prod(shape) for shape in c.shapes]
+        where = f"{c.kind} over {'+'.join(c.axes)} of {_shapes(c)} in {c.op[-80:] or 'the step'}"
+        if c.kind in ("all-to-all", "collective-permute") and max(elements, default=0) > rows:
+            yield f"{where}: no layout of this model asks for it"
+        elif c.kind == "all-gather" and not set(elements) <= parameters:
+            yield f"{where}: not a parameter"
+        elif "tensor" in c.axes and c.kind != "all-reduce":
+            yield f"{where}: tensor parallelism has all-reduces only"
+        elif "tensor" in c.axes and max(elements, default=0) > residual:
+            yield f"{where}: larger than the residual"
+        elif "tensor" not in c.axes and any(n >= residual and n not in cut for n in elements):
+            yield f"{where}: not a parameter's gradient"
+    yield from _unsharded(state, mesh)
+
+
+def _unsharded(state: Any, mesh: Mesh) -> Iterator[str]:
+    shardings = {leaf.shape: leaf.sharding for leaf in jax.tree.leaves(state.params)}
+    for moment in jax.tree.leaves(state.opt_state):
+        if moment.ndim and moment.sharding != shardings.get(moment.shape):
+            yield f"optimizer state of shape {moment.shape} does not lie as its parameter does"
+    held = device_bytes(state)
+    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+    least = whole / mesh.shape["fsdp"] / mesh.shape["tensor"]
+    if held > 1.1 * least:  # vectors are not sharded: less than 1 % of these models
+        yield (
+            f"{held / GIB:.2f} GiB of parameters and optimizer state on each device, of "
+            f"{whole / GIB:.2f}: fsdp * tensor would cut that to {least / GIB:.2f}"
+        )
+
+
+def _sizes(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
+    """Returns the elements that a gather over fsdp may give: of one layer, or of all layers."""
+    tensor = leaf.sharding.mesh.shape["tensor"] if "tensor" in str(leaf.sharding.spec) else 1
+    size = math.prod(leaf.shape) // tensor
+    return size, size // leaf.shape[0]
+
+
+def _shapes(c: hlo.Collective) -> str:
+    return ", ".join("[" + ",".join(map(str, shape)) + "]" for shape in c.shapes[:3])
+
+
+def _traffic(found: list[hlo.Collective]) -> tuple[Traffic, ...]:
+    groups: dict[tuple[str, tuple[str, ...]], list[hlo.Collective]] = {}
+    for c in found:
+        groups.setdefault((c.kind, c.axes), []).append(c)
+    rows = []
+    for (kind, axes), members in groups.items():
+        total = sum(c.times * c.bytes for c in members)
+        hidden = sum(c.times * c.bytes for c in members if c.overlapped)
+        count = sum(c.times for c in members)
+        rows.append(Traffic(kind, axes, count, total, hidden / total if total else 0.0))
+    return tuple(sorted(rows, key=lambda row: -row.bytes))
+
+
+def _asked(message: str) -> tuple[float, float] | None:
+    """Returns the bytes that a TPU's compiler could not place and those it had, None for other
+    failures."""
+    size = r"([\d.]+)([KMGT]?)"
+    match = re.search(rf"temporaries \({size}\) exceeds available HBM \({size}\)", message)
+    match = match or re.search(rf"Used {size} of {size} hbm", message)
+    if match is None:
+        return None
+    wanted, wanted_unit, had, had_unit = match.groups()
+    units = {unit: 1024.0**power for power, unit in enumerate(("", "K", "M", "G", "T"))}
+    return float(wanted) * units[wanted_unit], float(had) * units[had_unit]
+
+
+@contextmanager
+def _cudnn_of(device: Device) -> Iterator[None]:
+    """Answers for the described GPU where JAX asks the GPU of this machine, and only there."""
+    with ExitStack() as stack:
+        if device.compute_capability is not None:
+            capability = tuple(int(part) for part in device.compute_capability.split("."))
+
+            def parts(text: str) -> tuple[int, ...]:
+                return tuple(int(part) for part in text.split("."))
+
+            answers = {
+                "check_cudnn_version": lambda: CUDNN,
+                "check_compute_capability": lambda least: capability >= parts(least),
+                "is_cuda_compute_capability_equal": lambda other: capability == parts(other),
+            }
+            for name, answer in answers.items():
+                stack.enter_context(mock.patch.object(cudnn_attention, name, answer))
+        yield
+
+
+@contextmanager
+def _stderr() -> Iterator[list[str]]:
+    """Collects what is written to file descriptor 2, where the C++ of the compilers writes."""
+    said: list[str] = []
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            said.append(file.read().decode(errors="replace"))

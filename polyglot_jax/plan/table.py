@@ -1,0 +1,154 @@
+"""The scale table: every published size on every topology, kept cell by cell.
+
+Each finished cell is a line of a JSON-lines file beside the page, so that the hour of compiling can
+be interrupted, and one cell be made anew by deleting its line.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from polyglot_jax.config import load_experiment
+from polyglot_jax.plan.compiled import Plan, Traffic, plan
+from polyglot_jax.plan.hardware import GIB, open_topology
+from polyglot_jax.plan.search import search
+
+SIZES = ("ko_1p3b", "ko_3p8b", "ko_5p8b", "ko_12p8b", "ko_40b")
+TOPOLOGIES = (
+    *("v4:4x4x4", "v5e:16x16", "v5p:4x4x4", "v5p:8x8x4", "v6e:8x8"),
+    *("a100-80g:1x8", "a100-80g:32x8", "h100:1x8", "h200:1x1"),
+)
+STATED = {  # the hardware that an experiment's file names: there it is compiled as it is
+    "ko_1p3b": "a100-80g:1x8",
+    "ko_3p8b": "a100-80g:1x8",
+    "ko_5p8b": "h100:1x8",
+    "ko_12p8b": "a100-80g:32x8",
+    "ko_40b": "a100-80g:32x8",
+}
+MFU = 0.45  # for the days of the page
+
+
+def cell(size: str, topology: str) -> Plan:
+    """Returns one cell: as the experiment's file sets it on its stated hardware, else by search."""
+    experiment, described = load_experiment(size), open_topology(topology)
+    if STATED[size] == topology:
+        return plan(experiment, described)
+    return list(search(experiment, described))[-1]
+
+
+def read_cells(path: Path) -> dict[tuple[str, str], Plan]:
+    """Returns the kept cells by (experiment, topology); none where there is no file.
+
+    Raises:
+      ValueError: a line is not a cell of this version.
+    """
+    if not path.exists():
+        return {}
+    plans = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            plans.append(from_dict(json.loads(line)))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path}:{number}: {error}; delete the line to make it anew") from None
+    return {(p.experiment, p.topology): p for p in plans}
+
+
+def write_cells(path: Path, sizes: Sequence[str], topologies: Sequence[str]) -> Iterator[Plan]:
+    """Yields every cell, those of the file at once; each new one is added to the file first."""
+    kept = read_cells(path)
+    for topology in topologies:
+        for size in sizes:
+            if (size, topology) not in kept:
+                made = cell(size, topology)
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(dataclasses.asdict(made)) + "\n")
+                kept[size, topology] = made
+            yield kept[size, topology]
+
+
+def from_dict(values: dict) -> Plan:
+    """Makes a plan of the JSON types of `dataclasses.asdict`."""
+    traffic = tuple(Traffic(**{**t, "axes": tuple(t["axes"])}) for t in values["traffic"])
+    return Plan(**{**values, "traffic": traffic, "complaints": tuple(values["complaints"])})
+
+
+def page(cells: dict[tuple[str, str], Plan], provenance: str) -> str:
+    """Returns the page in Markdown.
+
+    Args:
+      provenance: versions and command, for the foot of the page.
+    """
+    sizes = [size for size in SIZES if any(s == size for s, _ in cells)]
+    topologies = [t for t in TOPOLOGIES if any(t == other for _, other in cells)]
+    header = "| " + " | ".join(["", *(f"`{size}`" for size in sizes)]) + " |\n"
+    header += "|---" * (len(sizes) + 1) + "|\n"
+    rows = "".join(
+        f"| `{t}` | " + " | ".join(_verdict(cells.get((size, t))) for size in sizes) + " |\n"
+        for t in topologies
+    )
+    details = "".join(
+        _detail(cells[size, t]) for size in sizes for t in topologies if (size, t) in cells
+    )
+    complaints = [
+        f"- `{size}` on `{t}`: {line}\n" for (size, t), p in cells.items() for line in p.complaints
+    ]
+    names = (
+        *("experiment", "topology", "mesh (data x fsdp x tensor)", "sequences x accumulation"),
+        *("remat", "attention", "arguments + temporaries, GiB", "of"),
+        *("collectives a device, GiB an update", "hidden gathers"),
+    )
+    columns = "| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|\n"
+    nothing = "None.\n"
+    return f"""# What fits where
+
+Made by a command; nothing here was run. Each cell is the training step of an experiment, compiled
+for the named devices by the compiler that would run it there, from the shapes alone. Memory is that
+of one device; what a program may use of it is said in `polyglot_jax/plan/hardware.py`. Days are
+those of the experiment's tokens at {MFU:.0%} MFU, which is an assumption and not a measurement.
+
+{header}{rows}
+Made by {provenance}.
+
+## The settings behind it
+
+On the hardware that an experiment's file names (bold) it is compiled as the file says; elsewhere
+`plan` searched mesh, microbatch, accumulation and remat. Arguments are parameters, optimizer state
+and the batch; temporaries are gradients, activations and gathered weights.
+
+{columns}{details}
+## Complaints
+
+What the compiled programs do that their shardings should not ask for.
+
+{"".join(complaints) or nothing}"""
+
+
+def _verdict(p: Plan | None) -> str:
+    if p is None:
+        return ""
+    text = f"{days(p, MFU):,.1f} days" if p.fits else f"does not fit by {p.short / GIB:.1f} GiB"
+    if p.fits and p.peak is not None:
+        text = f"fits, {p.peak / GIB:.1f} GiB; {text}"
+    return f"**{text}**" if STATED.get(p.experiment) == p.topology else text
+
+
+def days(p: Plan, mfu: float) -> float:
+    """Returns the days of the whole experiment at a stated share of the peak."""
+    return p.steps * p.step_seconds(mfu) / 86400
+
+
+def _detail(p: Plan) -> str:
+    mesh = " x ".join(str(n) for n in p.mesh.values())
+    temporaries = "?" if p.temporaries is None else f"{p.temporaries / GIB:.1f}"
+    gathers = [t for t in p.traffic if t.kind == "all-gather"]
+    total = sum(t.bytes for t in gathers)
+    hidden = sum(t.bytes * t.overlapped for t in gathers) / total if total else None
+    values = (
+        *(f"`{p.experiment}`", f"`{p.topology}`", mesh, f"{p.sequences} x {p.accumulation}"),
+        *(p.remat, p.attention, f"{p.arguments / GIB:.1f} + {temporaries}"),
+        f"{p.memory / GIB:.1f}",
+        f"{sum(t.bytes for t in p.traffic) / GIB:.1f}" if p.traffic else "",
+        "" if hidden is None else f"{hidden:.0%}",
+    )
+    return "| " + " | ".join(values) + " |\n"

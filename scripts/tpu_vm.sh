@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# A run on Cloud TPU VMs, one slice or several: from nothing to training, and back after preemption.
+#
+#   scripts/tpu_vm.sh COMMAND --name=NAME --zone=ZONE [--dry-run] [OPTIONS] [-- TRAIN_FLAGS]
+#
+#   create   asks for the slice and waits for it: --type=v5p-128 [--project=P] [--slices=N] [--spot]
+#            [--runtime=VERSION] (default: the one Google names for the type)
+#   setup    copies this clone (its last commit) to all workers and makes .venv there
+#   run      starts training on all workers: -- --experiment=E --workdir=gs://BUCKET/RUN ...
+#   log      follows the log of worker 0
+#   stop     saves a checkpoint and ends
+#   delete   gives the slice back
+#   resume   what is needed after a preemption, with the flags of create and run: a lost slice is
+#            deleted and asked for again; a run that is gone is started again. Call it every few
+#            minutes, from cron say; it does nothing where all is well.
+#
+# Needs gcloud, logged in. Checkpoints and shards must lie on gs://: disks go with the slice.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() { echo "error: $*" >&2; exit 2; }
+
+command=${1:-}
+[[ $command =~ ^(create|setup|run|log|stop|delete|resume)$ ]] ||
+  fail "name a command: create, setup, run, log, stop, delete or resume"
+shift
+name='' zone='' project='' type='' runtime='' slices=1 spot='' dry_run=''
+while (($#)); do
+  case $1 in
+    --name=*) name=${1#*=} ;;
+    --zone=*) zone=${1#*=} ;;
+    --project=*) project=${1#*=} ;;
+    --type=*) type=${1#*=} ;;
+    --runtime=*) runtime=${1#*=} ;;
+    --slices=*) slices=${1#*=} ;;
+    --spot) spot=yes ;;
+    --dry-run) dry_run=yes ;;
+    --) shift; break ;;
+    *) fail "unknown option $1" ;;
+  esac
+  shift
+done
+[[ $name && $zone ]] || fail "--name and --zone are needed"
+place=("--zone=$zone")
+[[ -z $project ]] || place+=("--project=$project")
+
+do_it() { # runs a command, or shows it
+  if [[ $dry_run ]]; then
+    printf '%q ' "$@" && echo
+  else
+    "$@"
+  fi
+}
+
+gcloud_tpu() { do_it gcloud compute tpus queued-resources "$@" "${place[@]}"; }
+
+everywhere() { # on all workers of all slices
+  gcloud_tpu ssh "$name" --node=all --worker=all "--command=$1"
+}
+
+default_runtime() { # https://cloud.google.com/tpu/docs/runtimes
+  case $type in
+    v6e-*) echo v2-alpha-tpuv6e ;;
+    v5p-*) echo v2-alpha-tpuv5 ;;
+    v5litepod-*) echo v2-alpha-tpuv5-lite ;;
+    v4-*) echo tpu-ubuntu2204-base ;;
+    *) fail "--type=$type: v4-N, v5litepod-N, v5p-N or v6e-N; for another, name its --runtime" ;;
+  esac
+}
+
+state() {
+  gcloud compute tpus queued-resources describe "$name" "${place[@]}" \
+    '--format=value(state.state)' 2>/dev/null || echo NONE
+}
+
+create() {
+  [[ $type ]] || fail "create needs --type, as in --type=v5p-128"
+  [[ $runtime ]] || runtime=$(default_runtime)
+  local nodes=("--node-id=$name")
+  ((slices == 1)) || nodes=("--node-count=$slices" "--node-prefix=$name")
+  gcloud_tpu create "$name" "${nodes[@]}" "--accelerator-type=$type" \
+    "--runtime-version=$runtime" ${spot:+--spot}
+  [[ $dry_run ]] && return
+  local now
+  until now=$(state) && [[ $now == ACTIVE ]]; do
+    [[ $now != FAILED ]] || fail "the request failed: gcloud compute tpus queued-resources describe"
+    echo "$(date +%H:%M:%S) $now"
+    sleep 30
+  done
+}
+
+setup() {
+  local bundle
+  bundle=$(mktemp -d)/polyglot-jax.bundle
+  do_it git bundle create --quiet "$bundle" HEAD # with its history: checkpoints name their commit
+  gcloud_tpu scp "$bundle" "$name:polyglot-jax.bundle" --node=all --worker=all
+  # The images have Python 3.10; uv brings 3.11, the version that the lock is tested with.
+  # shellcheck disable=SC2016 # the workers expand it
+  everywhere 'set -e; git init --quiet polyglot-jax; cd polyglot-jax
+git fetch --quiet ../polyglot-jax.bundle HEAD; git checkout --quiet --force --detach FETCH_HEAD
+sudo apt-get -qq install --yes gcc make python3-pip
+python3 -m pip install --quiet --user uv; ~/.local/bin/uv python install --quiet 3.11
+make env PYTHON="$(~/.local/bin/uv python find 3.11)"
+.venv/bin/python -m pip install --quiet --editable ".[tpu,gcs]"'
+}
+
+run() {
+  (($#)) || fail "$command needs the flags of training: -- --experiment=E --workdir=gs://..."
+  local flags
+  flags=$(printf '%q ' --coordinator=auto "$@")
+  # setsid: training outlives the connection. A second run beside the first is refused.
+  everywhere "cd polyglot-jax; if [ -e train.pid ] && kill -0 \"\$(cat train.pid)\" 2>/dev/null
+then echo 'it runs already'; else . scripts/xla_flags.sh tpu; setsid nohup scripts/keep_going.sh \
+.venv/bin/python -m polyglot_jax.train $flags >>train.log 2>&1 </dev/null & echo \$! >train.pid; fi"
+}
+
+case $command in
+  create) create ;;
+  setup) setup ;;
+  run) run "$@" ;;
+  log) gcloud_tpu ssh "$name" '--command=tail -n 50 -F polyglot-jax/train.log' ;;
+  stop) everywhere "kill -TERM \"\$(cat polyglot-jax/train.pid)\"" ;;
+  delete) gcloud_tpu delete "$name" --force --quiet ;;
+  resume)
+    now=NONE
+    [[ $dry_run ]] || now=$(state)
+    case $now in
+      ACTIVE) ;;
+      WAITING_FOR_RESOURCES | ACCEPTED | PROVISIONING) echo "$now"; exit 0 ;;
+      *)
+        [[ $now == NONE && ! $dry_run ]] || gcloud_tpu delete "$name" --force --quiet
+        create
+        setup
+        ;;
+    esac
+    run "$@"
+    ;;
+esac

@@ -1,0 +1,112 @@
+"""Two trainers on one workdir: the second is refused, a dead first one is not in the way."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import tensorstore as ts
+from etils import epath
+
+from polyglot_jax import lock
+from polyglot_jax.train import train
+from tests.runs import ROOT, experiment
+
+HOLD = (
+    "import sys, time; from etils import epath; from polyglot_jax import lock\n"
+    "with lock.only_trainer(epath.Path(sys.argv[1])):\n"
+    "    print('held', flush=True); time.sleep(600)"
+)
+
+
+def test_the_second_is_refused_until_the_first_is_dead(tiny_shards, tmp_path):
+    workdir = tmp_path / "run"
+    command = [sys.executable, "-c", HOLD, str(workdir)]
+    first = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        owner = rf"process {first.pid} on \S+ since 20.* UTC"
+        with pytest.raises(ValueError, match=rf"run is in use by {owner}; stop that one, or use"):
+            train(experiment(tiny_shards), epath.Path(workdir), 1)
+        assert [path.name for path in workdir.iterdir()] == ["lock"]
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.communicate()
+    with lock.only_trainer(epath.Path(workdir)):
+        pass  # the kernel freed it
+    assert (workdir / "lock").read_text() == ""
+
+
+# ---- in a bucket: TensorStore's store in memory has the same conditional writes
+
+
+@pytest.fixture
+def store() -> ts.KvStore:
+    return ts.KvStore.open({"driver": "memory", "path": "bucket/"}, context=ts.Context()).result()
+
+
+def hold(store: ts.KvStore, silence: float = 0.5):
+    return lock._in_store(store, epath.Path("gs://bucket/run"), beat=0.05, silence=silence)
+
+
+def test_in_a_bucket_the_second_is_refused(store):
+    with hold(store) as still_ours:
+        with pytest.raises(ValueError, match=r"run is in use by process \d+ on"), hold(store):
+            pass
+        still_ours()
+    assert store.read(lock.FILE).result().state == "missing"
+    with hold(store):
+        pass
+
+
+def test_in_a_bucket_a_silent_owner_is_followed(store, capsys):
+    store.write(lock.FILE, "process 1 on gone since then").result()
+    begin = time.monotonic()
+    with hold(store) as still_ours:
+        assert time.monotonic() - begin >= 0.5
+        still_ours()
+    assert "last used by process 1 on gone since then; waiting" in capsys.readouterr().out
+
+
+def test_in_a_bucket_an_owner_that_was_cut_off_saves_nothing_more(store):
+    with hold(store) as still_ours:
+        store.write(lock.FILE, "process 2 on other since now").result()
+        time.sleep(0.5)  # ten beats
+        with pytest.raises(OSError, match="was taken over by process 2 on other since now"):
+            still_ours()
+    assert store.read(lock.FILE).result().value == b"process 2 on other since now"
+
+
+def test_in_a_bucket_one_of_two_at_once_gets_it(store):
+    """Both find nothing; the conditional write of the slower one fails."""
+    barrier, outcomes = threading.Barrier(4), []
+
+    def take(i: int) -> None:
+        barrier.wait()
+        try:
+            with hold(store):
+                outcomes.append("held")
+                time.sleep(1.0)
+        except ValueError:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=take, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["held", "refused", "refused", "refused"]
+
+
+def test_a_disk_without_locks_is_said(tmp_path: Path, monkeypatch, capsys):
+    def none(file, operation) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(lock.fcntl, "flock", none)
+    with lock.only_trainer(epath.Path(tmp_path)):
+        pass
+    assert "cannot be locked" in capsys.readouterr().err

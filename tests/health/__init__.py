@@ -1,0 +1,1 @@
+"""Health: what the trainer notices, and what it leaves alone."""

@@ -1,0 +1,60 @@
+"""Going back before a spike: which batches are left out, and how often."""
+
+import pytest
+
+from polyglot_jax.config import DataConfig, DataPhase, SourceConfig
+from polyglot_jax.data.mixture import skip
+from polyglot_jax.health import rewind
+from polyglot_jax.health.rewind import Rewind, without
+
+SOURCES = (SourceConfig(path="a"),)
+
+
+def plan(*phases):
+    made = (DataPhase(from_step=f, sources=SOURCES, skipped=tuple(s)) for f, *s in phases)
+    return DataConfig(plan=tuple(made))
+
+
+@pytest.mark.parametrize(
+    ("before", "rewinds", "after"),
+    [
+        ([(0,)], [], [(0,)]),
+        ([(0,)], [(100, 130)], [(0, (100, 130))]),
+        ([(0, (10, 20))], [(100, 130)], [(0, (10, 20), (110, 140))]),
+        ([(0,)], [(100, 130), (100, 110)], [(0, (100, 140))]),  # the next batches spike too
+        ([(0,)], [(100, 130), (150, 170)], [(0, (100, 130), (180, 200))]),
+        ([(0, (105, 110))], [(100, 130)], [(0, (100, 135))]),
+        ([(0,), (50,)], [(100, 130)], [(0,), (50, (50, 80))]),
+        ([(0,), (110,)], [(100, 130)], [(0, (100, 110)), (110, (0, 20))]),
+        ([(0,), (200,)], [(100, 130)], [(0, (100, 130)), (200,)]),
+    ],
+)
+def test_what_is_left_out(before, rewinds, after):
+    made = [Rewind(step=step, spike=spike) for step, spike in rewinds]
+    assert without(plan(*before), made) == plan(*after)
+
+
+def test_the_past_stays_and_the_future_is_new():
+    skipped = without(plan((0, (10, 20))), [Rewind(step=100, spike=130)]).plan[0].skipped
+    old = [skip(step, [(10, 20)]) for step in range(200)]
+    new = [skip(step, skipped) for step in range(200)]
+    assert new[:100] == old[:100]
+    assert new[100] == old[129] + 1  # the batch after the spike's
+
+
+def test_recorded_and_no_more_than_three_times(tmp_path):
+    assert rewind.read(tmp_path) == []
+    rewinds = [Rewind(step=10, spike=15 + i) for i in range(4)]
+    for made in rewinds[:3]:
+        rewind.begin(tmp_path, made)
+    assert rewind.read(tmp_path) == rewinds[:3]
+    rewind.begin(tmp_path, Rewind(step=20, spike=25))
+    with pytest.raises(FloatingPointError, match="back to the checkpoint of step 10 3 times"):
+        rewind.begin(tmp_path, rewinds[3])
+
+
+@pytest.mark.parametrize("text", ["[", '[{"step": 1}]', '{"a": 1}', '[{"step": 1, "spike": "x"}]'])
+def test_a_spoilt_file_is_one_line(tmp_path, text):
+    (tmp_path / "rewinds.json").write_text(text)
+    with pytest.raises(ValueError, match=r"rewinds\.json"):
+        rewind.read(tmp_path)

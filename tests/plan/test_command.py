@@ -1,0 +1,106 @@
+"""The command and the table: what is printed, what is refused, and that a table can go on."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polyglot_jax.plan import __main__ as command
+from polyglot_jax.plan import table
+from polyglot_jax.plan.hardware import GIB
+from tests.plan.made import made_plan
+
+
+def test_what_a_person_reads() -> None:
+    text = command.describe(made_plan(complaints=("all-gather of an activation",)), mfu=0.5)
+    assert text.startswith("ko_1p3b on a100-80g:1x8: fits: 19.00 of 74.51 GiB\n")
+    assert "data=1 fsdp=8 tensor=1; 8 sequences at a time, 16 times an update; remat dots" in text
+    assert "at 50% of 2.500e+15 FLOP/s 8.00 s" in text
+    assert "100.0e9 tokens: 0.1 days, 18 device-hours" in text
+    assert "all-gather over fsdp: 100 of 4.00 GiB an update, 50% hidden behind work" in text
+    assert "complaint   all-gather of an activation" in text
+
+
+def test_what_does_not_fit() -> None:
+    found = made_plan(temporaries=None, short=3.5 * GIB)
+    assert command.verdict(found) == "does not fit by 3.50 GiB of 74.51"
+    assert "asked for; nothing compiled" in command.describe(found, mfu=0.5)
+
+
+def test_settings_make_the_experiment_that_was_planned() -> None:
+    assert command.settings(made_plan(attention="xla")) == [
+        *("--set mesh.data=1", "--set mesh.fsdp=8", "--set mesh.tensor=1"),
+        *("--set train.accumulation=16", "--set model.remat=dots", "--set model.attention=xla"),
+    ]
+
+
+def test_json_survives_a_round_trip() -> None:
+    found = made_plan()
+    values = json.loads(json.dumps(command.as_dict(found, 0.4)))
+    assert values["fits"]
+    assert values["step_seconds"] == pytest.approx(10)
+    known = {name: values[name] for name in found.__dataclass_fields__}
+    assert table.from_dict(known) == found
+
+
+def test_the_table_goes_on_where_it_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def cell(size: str, topology: str) -> Any:
+        asked.append((size, topology))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        short = 2.25 * GIB if size == "ko_40b" else 0
+        return made_plan(experiment=size, topology=topology, short=short)
+
+    monkeypatch.setattr(table, "cell", cell)
+    page = tmp_path / "scale.md"
+    with pytest.raises(KeyboardInterrupt):
+        command.make_table(page, None, "v5e:16x16")
+    assert page.read_text(encoding="utf-8").count("fits, 19.0 GiB") == 2
+    command.make_table(page, None, "v5e:16x16")
+    assert asked == [(size, "v5e:16x16") for size in (*table.SIZES[:3], *table.SIZES[2:])]
+    text = page.read_text(encoding="utf-8")
+    assert "does not fit by 2.2 GiB" in text
+    assert text.count("| `v5e:16x16` |") == 1 + len(table.SIZES)
+
+
+def test_a_broken_line_of_the_cells_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "scale.jsonl"
+    path.write_text('{"experiment": "ko_1p3b"', encoding="utf-8")
+    with pytest.raises(ValueError, match=r"scale.jsonl:1: .*delete the line"):
+        table.read_cells(path)
+
+
+# ---- the kept table
+
+
+REQUIRED = (
+    *(("ko_12p8b", t) for t in ("v5e:16x16", "v5p:4x4x4", "a100-80g:32x8")),
+    *(("ko_40b", t) for t in ("v5p:8x8x4", "a100-80g:32x8")),
+    *(("ko_5p8b", t) for t in ("a100-80g:1x8", "h200:1x1")),
+    *table.STATED.items(),
+)
+
+
+@pytest.fixture(scope="module")
+def cells() -> dict:
+    return table.read_cells(Path(__file__).resolve().parents[2] / "docs" / "scale.jsonl")
+
+
+@pytest.mark.parametrize(("size", "topology"), REQUIRED)
+def test_what_must_fit_fits(size: str, topology: str, cells: dict) -> None:
+    assert cells[size, topology].fits
+
+
+def test_no_cell_has_a_complaint(cells: dict) -> None:
+    assert {key: p.complaints for key, p in cells.items() if p.complaints} == {}
+
+
+def test_the_page_is_that_of_its_cells(cells: dict) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
+    made_by = page.partition("Made by ")[2].partition(".\n")[0]
+    assert page == table.page(cells, made_by)

@@ -1,0 +1,147 @@
+"""What a compiled step says: on 8 devices of this machine the step of `train` is compiled for real.
+
+Good rules draw no complaint; each bad one does.
+"""
+
+from typing import Any
+
+import jax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from polyglot_jax import mesh as meshes
+from polyglot_jax.config import Experiment, load_experiment
+from polyglot_jax.data.mixture import open_plan
+from polyglot_jax.mesh import local_rows, make_mesh, put_batch
+from polyglot_jax.plan import compiled, hlo
+from polyglot_jax.step import abstract_state
+
+SETTINGS = (
+    *("model.num_layers=3", "model.d_model=128", "model.num_heads=4", "model.d_ff=512"),
+    *("model.vocab_size=320", "data.seq_len=96", "model.remat=full"),
+    *("train.batch_size=16", "train.accumulation=2"),
+    *("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2"),
+)
+
+
+def experiment() -> Experiment:
+    return load_experiment("ko_tiny", SETTINGS)
+
+
+def complaints_of(step: Any, said: str = "") -> list[str]:
+    tried = experiment()
+    mesh = make_mesh(tried.mesh)
+    found = hlo.collectives(step.as_text(), dict(mesh.shape)) if step else []
+    return list(compiled.complaints(tried, mesh, found, said))
+
+
+@pytest.fixture(scope="module")
+def step() -> tuple[Any, str]:
+    return compiled.compile_step(experiment(), make_mesh(experiment().mesh))
+
+
+def test_arguments_are_the_state_over_its_shards_exactly(step: tuple[Any, str]) -> None:
+    mesh = make_mesh(experiment().mesh)
+    abstract = abstract_state(experiment(), mesh), compiled.abstract_batch(experiment(), mesh)
+    analysis = step[0].memory_analysis()
+    assert analysis.argument_size_in_bytes == compiled.device_bytes(abstract)
+
+
+def test_good_rules_draw_no_complaint(step: tuple[Any, str]) -> None:
+    assert complaints_of(*step) == []
+
+
+def test_tensor_parallelism_is_megatrons(step: tuple[Any, str]) -> None:
+    found = hlo.collectives(step[0].as_text(), {"data": 2, "fsdp": 2, "tensor": 2})
+    layers, accumulation, rows = 3, 2, 2 * 96
+    across = [c for c in found if c.axes == ("tensor",) and c.bytes >= 4 * rows * 128]
+    assert {c.kind for c in across} == {"all-reduce"}
+    # One for attention and MLP together in each direction of a layer; the embedding and the head.
+    assert sorted(c.times for c in across) == [accumulation] * 2 + [accumulation * layers] * 2
+
+
+def test_the_batch_is_that_of_training(tiny_shards: Any) -> None:
+    tried = load_experiment(
+        "ko_tiny", [*SETTINGS, f"data.plan.0.sources.0.path={tiny_shards}", "data.seq_len=32"]
+    )
+    mesh = make_mesh(tried.mesh)
+    batch = next(open_plan(tried.data, 16).batches(0, 1, local_rows(mesh, 16)))
+    placed = put_batch(mesh, batch, 16)
+    expected = compiled.abstract_batch(tried, mesh)
+    assert {k: (v.shape, v.dtype) for k, v in placed.items()} == {
+        k: (v.shape, v.dtype) for k, v in expected.items()
+    }
+
+
+# ---- bad rules are caught
+
+
+def test_matrices_that_fsdp_does_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(meshes.RULES, "embed", ())
+    (line,) = complaints_of(None)
+    assert "of parameters and optimizer state on each device" in line
+
+
+def test_heads_that_tensor_does_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(meshes.RULES, "heads", ())
+    (line,) = complaints_of(None)
+    assert "of parameters and optimizer state on each device" in line
+
+
+def test_replicated_optimizer_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    def replicated(tried: Experiment, mesh: jax.sharding.Mesh) -> Any:
+        state = abstract_state(tried, mesh)
+        whole = NamedSharding(mesh, PartitionSpec())
+        return state.replace(
+            opt_state=jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), state.opt_state
+            )
+        )
+
+    monkeypatch.setattr(compiled, "abstract_state", replicated)
+    lines = complaints_of(None)
+    assert any("does not lie as its parameter does" in line for line in lines)
+    assert any("on each device" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("name", "axes", "line"),
+    [
+        ("sequence", ("tensor",), "all-gather over tensor"),
+        ("batch", ("data",), "all-reduce over fsdp"),
+    ],
+)
+def test_an_activation_on_the_wrong_axis(
+    name: str, axes: tuple[str, ...], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(meshes.RULES, name, axes)
+    lines = complaints_of(*compiled.compile_step(experiment(), make_mesh(experiment().mesh)))
+    assert any(line in told and "not a parameter" in told for told in lines), lines
+
+
+def test_involuntary_rematerialization_is_told() -> None:
+    said = "W0000 spmd_partitioner.cc] [SPMD] Involuntary full rematerialization. The compiler ..."
+    assert "involuntary full rematerialization" in complaints_of(None, said)[0]
+
+
+# ---- failures of compilers
+
+
+@pytest.mark.parametrize(
+    ("message", "asked"),
+    [
+        (
+            "Ran out of memory on HBM, the total memory required for HLO temporaries (19.86G) "
+            "exceeds available HBM (15.75G).",
+            (19.86, 15.75),
+        ),
+        (
+            "Ran out of memory in memory space hbm. Used 512.0M of 15.75G hbm. Exceeded",
+            (0.5, 15.75),
+        ),
+        ("INTERNAL: something else", None),
+    ],
+)
+def test_what_a_compiler_asked_for(message: str, asked: tuple[float, float] | None) -> None:
+    found = compiled._asked(message)
+    assert found == (asked and pytest.approx([gib * 2**30 for gib in asked]))

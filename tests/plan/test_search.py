@@ -1,0 +1,57 @@
+"""The search: candidates are valid, the fastest is first, and the compiler has the last word."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from polyglot_jax.config import load_experiment, validate
+from polyglot_jax.plan import search
+from polyglot_jax.plan.hardware import GIB
+from tests.plan.made import made_plan, too_large, topology
+
+
+def test_candidates_are_valid_and_the_fastest_first() -> None:
+    made = search.candidates(load_experiment("ko_12p8b"), topology("v5e:16x16", 256))
+    for candidate in made:
+        validate(candidate.experiment)
+        mesh = candidate.experiment.mesh
+        assert mesh.data * mesh.fsdp * mesh.tensor == 256
+    assert all(a.seconds <= b.seconds for a, b in itertools.pairwise(made))
+
+
+def test_xla_where_the_fast_kernel_does_not_take_the_heads() -> None:
+    on_ampere = search.candidates(load_experiment("ko_5p8b"), topology("a100-80g:1x8", 8))
+    on_hopper = search.candidates(load_experiment("ko_5p8b"), topology("h100:1x8", 8))
+    assert {c.experiment.model.attention for c in on_ampere} == {"xla"}
+    assert {c.experiment.model.attention for c in on_hopper} == {"auto"}
+
+
+def test_tensor_stays_inside_a_node() -> None:
+    made = search.candidates(load_experiment("ko_12p8b"), topology("h100:64x4", 256))
+    assert {c.experiment.mesh.tensor for c in made} == {1, 2, 4}
+
+
+def test_search_ends_with_the_first_that_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+
+    def plan(experiment: Any, topology: Any) -> Any:
+        compiled.append(experiment)
+        return too_large(experiment, topology, GIB) if len(compiled) < 3 else made_plan()
+
+    monkeypatch.setattr(search, "plan", plan)
+    found = list(search.search(load_experiment("ko_1p3b"), topology("v5e:4x4", 16), tries=5))
+    assert [p.fits for p in found] == [False, False, True]
+    sizes = [search.estimate_bytes(e) for e in compiled]
+    assert sizes[0] > sizes[1] > sizes[2]  # what did not fit corrects the estimates of the others
+
+
+def test_hopeless_hardware_is_tried_once_at_its_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "plan", lambda e, t: too_large(e, t, 600 * GIB))
+    (found,) = search.search(load_experiment("ko_40b"), topology("h200:1x1", 1))
+    assert not found.fits
+
+
+def test_no_mesh_for_an_odd_number_of_devices() -> None:
+    with pytest.raises(ValueError, match="no mesh of 6 devices"):
+        list(search.search(load_experiment("ko_1p3b"), topology("a100-80g:1x6", 6)))
