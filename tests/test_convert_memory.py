@@ -85,12 +85,14 @@ def test_a_bfloat16_checkpoint(hf, tmp_path):
     check_equal(placed, rounded)
 
 
-def test_a_damaged_checkpoint_is_one_line_and_leaves_nothing(hf, tmp_path):
+def test_a_checkpoint_that_is_damaged_before_or_while_it_is_read(hf, tmp_path):
     to_orbax(hf, tmp_path / "orbax", "float32")
+    _, params = checkpoint.open_params(tmp_path / "orbax")
     data = (tmp_path / "orbax").rglob("ocdbt.process_0/d/*")
     largest = max(data, key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
-    _, params = checkpoint.open_params(tmp_path / "orbax")
+    with pytest.raises(ValueError, match=r"checkpoints/0 is damaged \("):
+        checkpoint.open_params(tmp_path / "orbax")
     with pytest.raises(ValueError, match=r"checkpoints/0 cannot be read; if it is damaged"):
         convert.save_hf(
             *(tmp_path / "back", CONFIG, params, tmp_path / "orbax" / "tokenizer.json"),
