@@ -8,6 +8,7 @@ numpy array, cut into chunks, and any Orbax reads them. Reading opens the arrays
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import math
 from collections import deque
@@ -126,7 +127,6 @@ class SliceHandler(ocp.type_handlers.NumpyHandler):
             for value, info, arg in zip(values, infos, args, strict=True):
                 await info.await_path_creation()
                 rows = rows_at_a_time(value)
-                arg.chunk_byte_size = arg.chunk_byte_size or CHUNK_BYTES
                 spec = ocp.type_handlers.get_json_tspec_write(
                     info,
                     use_ocdbt=info.is_ocdbt_checkpoint,
@@ -134,7 +134,9 @@ class SliceHandler(ocp.type_handlers.NumpyHandler):
                     local_shape=(rows, *value.shape[1:]),
                     dtype=np.dtype(value.dtype),
                     process_index=ocp.multihost.process_index(),
-                    arg=arg,
+                    arg=dataclasses.replace(
+                        arg, chunk_byte_size=arg.chunk_byte_size or CHUNK_BYTES
+                    ),
                 )
                 store = await ts.open(
                     ts.Spec(spec), create=True, open=True, context=info.ts_context
@@ -157,6 +159,22 @@ async def _write_rows(
         before.commit.force()
         done(part.nbytes)
     await before
+
+
+def save_args(tree: Any) -> Any:
+    """Returns how to save a training state, so that its parameters can be read in slices later.
+
+    Orbax makes a chunk of what a device holds, which is a part of all layers: to read some of them
+    would be to read all. Arrays that fit into WIDE_BYTES are read whole and stay so.
+    """
+
+    def args(path: Sequence[Any], leaf: Any) -> ocp.SaveArgs:
+        is_stacked = any(getattr(key, "key", None) == "layers" for key in path)
+        if is_stacked and leaf.nbytes > WIDE_BYTES:
+            return ocp.SaveArgs(chunk_byte_size=CHUNK_BYTES, shard_axes=(0,))
+        return ocp.SaveArgs()
+
+    return jax.tree_util.tree_map_with_path(args, tree)
 
 
 REGISTRY = ocp.type_handlers.create_type_handler_registry(

@@ -86,7 +86,8 @@ def save(manager: ocp.CheckpointManager, state: Any, metadata: dict[str, Any]) -
         manager.save(
             metadata["step"],
             args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), metadata=ocp.args.JsonSave(metadata)
+                state=ocp.args.StandardSave(state, array_slices.save_args(state)),
+                metadata=ocp.args.JsonSave(metadata),
             ),
         )
 

@@ -125,14 +125,17 @@ class HfArray:
     def _read(self, bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
         entry = TABLE[self.path]
         if not self.path.startswith(LAYERS):
-            return _read_block(self.tensors[entry.name], self.config, entry, bounds, self.dtype)
-        blocks = [
-            _read_block(
-                self.tensors[entry.name.format(n)], self.config, entry, bounds[1:], self.dtype
-            )
-            for n in range(*bounds[0])
-        ]
-        return blocks[0][None] if len(blocks) == 1 else np.stack(blocks)
+            return self._read_one(entry.name, bounds)
+        (first, end), inner = bounds[0], bounds[1:]
+        if end - first == 1:  # is not copied once more
+            return self._read_one(entry.name.format(first), inner)[None]
+        layers = np.empty([stop - start for start, stop in bounds], self.dtype)
+        for n in range(first, end):
+            layers[n - first] = self._read_one(entry.name.format(n), inner)
+        return layers
+
+    def _read_one(self, name: str, bounds: tuple[tuple[int, int], ...]) -> np.ndarray:
+        return _read_block(self.tensors[name], self.config, TABLE[self.path], bounds, self.dtype)
 
 
 def open_weights(directory: Path, config: NeoxConfig, dtype: str = "float32") -> Any:
