@@ -102,7 +102,7 @@ def _find_files(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
         try:
             weight_map = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
             files = [directory / name for name in sorted(set(weight_map.values()))]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(f"{index} has no weight_map of names to files") from None
         for file in files:
             if file.parent != directory:

@@ -22,9 +22,10 @@ from polyglot_jax import checkpoint, config, convert, integrity, selection
 from polyglot_jax.data import documents, shards
 from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.mixture import open_plan
+from polyglot_jax.hf_weights import to_hf
 from polyglot_jax.vocabulary import make_vocabulary
 from tests.data.made import write_tokenizer
-from tests.oracle import hf_config, hf_state, random_params, tiny
+from tests.oracle import hf_config, random_params, tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = tiny(vocab_size=384)
@@ -212,7 +213,7 @@ def test_experiments(scale):
 def test_safetensors(tmp_path, scale):
     """The header is eight bytes of length and JSON; behind it are the numbers."""
     path = tmp_path / "model.safetensors"
-    save_file(hf_state(CONFIG, random_params(CONFIG)), path)
+    save_file(dict(to_hf(CONFIG, random_params(CONFIG))), path)
     whole = path.read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
     header, tensors = whole[8:end], whole[end:]
@@ -229,7 +230,7 @@ def test_safetensors(tmp_path, scale):
 
 @FEW_AND_MANY
 def test_safetensors_indexes(tmp_path, scale):
-    state = hf_state(CONFIG, random_params(CONFIG))
+    state = dict(to_hf(CONFIG, random_params(CONFIG)))
     names = sorted(state)
     files = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
     for file, its in files.items():
