@@ -12,6 +12,7 @@ from polyglot_jax.config import (
     DataConfig,
     DataPhase,
     Experiment,
+    HealthConfig,
     MeshConfig,
     NeoxConfig,
     OptimizerConfig,
@@ -46,5 +47,6 @@ experiment = Experiment(
         eval_every=100,
         checkpoint_every=100,
     ),
+    health=HealthConfig(probe_every=100),
     mesh=MeshConfig(),
 )

@@ -6,7 +6,6 @@ curve.png.
 """
 
 import dataclasses
-import json
 import shlex
 import signal
 import sys
@@ -17,14 +16,13 @@ from absl import flags
 from etils import epath
 from jax.experimental import multihost_utils
 
-from polyglot_jax import checkpoint, cli, distributed, hf_config, lock, selection
+from polyglot_jax import checkpoint, cli, distributed, hf_config, lock, selection, workdirs
 from polyglot_jax.attention import choose_kernel
-from polyglot_jax.config import Experiment, from_dict, load_experiment, to_dict
+from polyglot_jax.config import Experiment, load_experiment
 from polyglot_jax.convert import load_hf, read_hf_config
 from polyglot_jax.curve import plot_run
 from polyglot_jax.data.held_out import open_held_out
-from polyglot_jax.data.mixture import Mixture, open_plan
-from polyglot_jax.data.resume import check_same
+from polyglot_jax.data.mixture import open_plan
 from polyglot_jax.evaluate import evaluate
 from polyglot_jax.health import replicas, rewind
 from polyglot_jax.health.monitor import GUARD, Monitor
@@ -121,7 +119,7 @@ def train(
         probe = jit_probe(experiment.model, mesh, param_shardings, vocabulary, health.probe_prompts)
     if t.init_from:
         hf_config.check_same(experiment.model, read_hf_config(t.init_from), t.init_from)
-    check_start(experiment, workdir, data)
+    workdirs.check_start(experiment, workdir, data)
 
     # ---- state: own checkpoint, else init_from, else scratch
     with lock.only_trainer(workdir) as still_ours, jax.set_mesh(mesh):
@@ -129,7 +127,7 @@ def train(
             for line in checkpoint.set_damaged_aside(workdir):
                 print(line, flush=True)
         multihost_utils.sync_global_devices("damaged checkpoints are aside")
-        start = check_start(experiment, workdir, data)
+        start = workdirs.check_start(experiment, workdir, data)
         scores = selection.held_out(workdir, last_step=start)
         keep = selection.Keep(
             newest=t.keep_checkpoints,
@@ -140,7 +138,7 @@ def train(
         )
         manager = checkpoint.open_manager(workdir, keep)
         if jax.process_index() == 0:
-            _describe_run(experiment, workdir, tokenizer_path)
+            workdirs.describe(experiment, workdir, tokenizer_path)
         if start:
             state = checkpoint.restore(workdir, start, abstract)
             assert int(state.step) == start
@@ -266,72 +264,12 @@ def train(
     return None
 
 
-def check_start(experiment: Experiment, workdir: epath.Path, data: Mixture) -> int:
-    """Returns the step that the run goes on from, 0 for a new one; only sizes of files are checked.
-
-    Raises:
-      ValueError: all checkpoints are damaged, or the newest good one is not of this run.
-    """
-    start = checkpoint.newest_good(workdir)
-    if start == 0:
-        raise ValueError(
-            f"{workdir} holds converted weights, not a run; use another --workdir, and "
-            "--set train.init_from=HF_DIR to start from weights"
-        )
-    if start:
-        metadata = checkpoint.read_metadata(workdir, start)
-        check_same_run(from_dict(metadata["experiment"]), experiment)
-        check_same(metadata["data"], data.fingerprint(), start)
-    return start or 0
-
-
-def check_same_run(saved: Experiment, current: Experiment) -> None:
-    """Raises ValueError if going on with `current` would not continue the run of `saved`.
-
-    The model, its seed and the batch must be the same. How it is computed (mesh, kernel, remat,
-    accumulation), how long, and how fast it learns may change.
-    """
-    free = {"attention": "", "remat": "", "compute_dtype": ""}
-    decides = {
-        "model": lambda e: dataclasses.asdict(dataclasses.replace(e.model, **free)),
-        "train": lambda e: {"seed": e.train.seed, "batch_size": e.train.batch_size},
-        "optimizer": lambda e: {"trainable": e.optimizer.trainable},
-    }
-    for section, values_of in decides.items():
-        old, new = values_of(saved), values_of(current)
-        for name in old:
-            if old[name] != new[name]:
-                raise ValueError(
-                    f"{section}.{name}={new[name]!r}, but the checkpoint was trained with "
-                    f"{old[name]!r}; set it back, or use another --workdir"
-                )
-
-
 def _init_from_hf(experiment: Experiment, abstract: TrainState) -> TrainState:
     """Returns a fresh state around the weights of an HF directory, each read into its place."""
     assert experiment.train.init_from is not None
     params = load_hf(experiment.train.init_from, experiment.model, shardings_of(abstract.params))
     shardings = shardings_of(abstract)
     return jax.jit(lambda p: init_state(experiment, p), out_shardings=shardings)(params)
-
-
-def _describe_run(experiment: Experiment, workdir: epath.Path, tokenizer: epath.Path) -> None:
-    """Writes what the run is, so that the workdir alone can be converted and evaluated."""
-    description = {
-        "experiment": to_dict(experiment),
-        **checkpoint.provenance(),
-        "started_on": distributed.surroundings(),
-    }
-    for name, content in (
-        ("config.json", json.dumps(description, indent=2).encode()),
-        ("tokenizer.json", tokenizer.read_bytes()),
-    ):
-        temporary = workdir / f"{name}.tmp"
-        try:
-            temporary.write_bytes(content)
-            temporary.replace(workdir / name)
-        except OSError as error:
-            raise OSError(f"cannot write {workdir / name}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ import pytest
 
 from polyglot_jax import checkpoint, integrity
 from polyglot_jax.config import MeshConfig, from_dict
+from polyglot_jax.health import guard
 from polyglot_jax.mesh import make_mesh
 from polyglot_jax.selection import Keep
 from polyglot_jax.step import abstract_state, jit_init, shardings_of
 from tests.test_step import small_experiment
 
-FIXTURE = Path(__file__).parent / "fixtures" / "checkpoint_v1"
+FIXTURES = Path(__file__).parent / "fixtures"
 EXPERIMENT = small_experiment(sets=["model.num_layers=1", "model.d_model=16", "model.d_ff=32"])
 
 
@@ -153,12 +154,15 @@ def test_unwritable_workdir(tmp_path):
         checkpoint.open_manager(tmp_path / "file", Keep(newest=3))
 
 
-def test_version_1_still_loads(mesh):
-    """The fixture was written when version 1 was made; it must load for as long as we claim so."""
-    metadata, params = checkpoint.restore_params(FIXTURE)
-    assert metadata["step"] == 1
+@pytest.mark.parametrize("version", [1, 2])
+def test_every_version_still_loads(version, mesh):
+    """The fixtures were written when their versions were made; they must load as long as we say."""
+    workdir = FIXTURES / f"checkpoint_v{version}"
+    metadata, params = checkpoint.restore_params(workdir)
+    assert (metadata["step"], metadata["format_version"]) == (1, version)
     experiment = from_dict(metadata["experiment"])
-    state = checkpoint.restore(FIXTURE, 1, abstract_state(experiment, mesh))
+    state = checkpoint.restore(workdir, 1, abstract_state(experiment, mesh))
     assert state.step == 1
     assert_same(state.params, params)
+    assert_same(state.guard, guard.fresh())
     assert abs(float(np.std(params["embed_in"])) - (2 / (5 * 16)) ** 0.5) < 0.01

@@ -19,7 +19,7 @@ from polyglot_jax.mesh import replicated
 from polyglot_jax.sampling import Sampling
 from polyglot_jax.vocabulary import TextStream, Vocabulary
 
-TOKENS = 64  # of each text
+TOKENS, LEAST = 64, 16  # of each text, and where the prompts leave less room
 LONGEST_LOOP = 16  # tokens
 ROUNDS = 3  # a loop that has gone round so often is one
 COLLAPSED, SOUND = 0.5, 0.25  # repetition that is an alarm, once it had been below the other
@@ -37,11 +37,11 @@ def jit_probe(
     """
     encoded = [vocabulary.encode(prompt) for prompt in prompts]
     room = model.max_seq_len - max(map(len, encoded))
-    if room < LONGEST_LOOP * ROUNDS:
+    if room < LEAST:
         raise ValueError(
             f"health.probe_prompts: the longest has {model.max_seq_len - room} tokens, and its "
-            f"text needs {LONGEST_LOOP * ROUNDS} of model.max_seq_len={model.max_seq_len} too; "
-            "shorten it, or --set health.probe_every=none"
+            f"text needs {LEAST} of model.max_seq_len={model.max_seq_len} too; shorten it, or "
+            "--set health.probe_every=none"
         )
     # A row for each part of the batch axes: activations are cut along them.
     parts = mesh.shape["data"] * mesh.shape["fsdp"]

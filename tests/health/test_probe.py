@@ -76,8 +76,8 @@ def test_prompts_that_leave_no_room(vocabulary):
     e = experiment((1, 1, 1))
     mesh = make_mesh(e.mesh, jax.devices()[:1])
     shardings = shardings_of(abstract_params(e.model, mesh))
-    with pytest.raises(ValueError, match=r"probe_prompts: the longest has 27 tokens"):
-        probe.jit_probe(e.model, mesh, shardings, vocabulary, ["", "가나다라마바사아자"])
+    with pytest.raises(ValueError, match=r"the longest has 51 tokens, and its text needs 16 of"):
+        probe.jit_probe(e.model, mesh, shardings, vocabulary, ["", "가" * 17])
 
 
 def test_draws_what_generate_draws_on_any_mesh(vocabulary):

@@ -1,0 +1,156 @@
+"""What health monitoring costs a training step, measured in pairs.
+
+    python -m benchmarks.health --experiment=ko_tiny
+
+Two compiled steps take turns on the same batch in one process: ours, and the same without the
+guard. Processor time is compared beside the clock, since on a machine that others use too only the
+former is the step's own. What happens every n steps (comparing replicas, the probe, the host's
+share) is timed alone and divided by its interval. Appends to benchmarks/RESULTS.md.
+"""
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+from absl import flags
+from etils import epath
+
+from benchmarks import record, workload
+from polyglot_jax import cli, step
+from polyglot_jax import mesh as meshes
+from polyglot_jax.config import Experiment, load_experiment
+from polyglot_jax.health import guard, replicas
+from polyglot_jax.health.monitor import GUARD, Monitor
+from polyglot_jax.metrics import RunLog
+
+Times = dict[str, list[tuple[float, float]]]  # seconds by the clock, seconds of the processor
+
+
+def timed(run: Callable[[], Any]) -> tuple[float, float]:
+    clock, processor = time.perf_counter(), time.process_time()
+    jax.block_until_ready(run())
+    return time.perf_counter() - clock, time.process_time() - processor
+
+
+def pairs(experiment: Experiment, rounds: int) -> Times:
+    """Returns the times of single steps with the guard and without, taken in turns."""
+    mesh = meshes.make_mesh(experiment.mesh)
+    unguarded = mock.patch.object(guard, "judge", lambda g, *args, **kwargs: (True, g))
+    with jax.set_mesh(mesh):
+        batch = meshes.put_batch(
+            mesh, workload.random_batch(experiment), experiment.train.batch_size
+        )
+        states, steps = {}, {}
+        for side in ("guarded", "unguarded"):
+            states[side] = step.jit_init(experiment, mesh)()
+            steps[side] = step.jit_train_step(experiment, mesh)
+
+        def once(side: str) -> Any:
+            states[side], metrics = steps[side](states[side], batch)
+            return metrics
+
+        once("guarded")
+        with unguarded:
+            once("unguarded")  # traced here, and never again
+        times: Times = {side: [] for side in states}
+        for i in range(rounds):
+            # Whoever goes first in one round goes second in the next.
+            for side in list(states)[:: 1 if i % 2 == 0 else -1]:
+                times[side].append(timed(lambda side=side: once(side)))  # type: ignore[misc]
+    return times
+
+
+def comparison(experiment: Experiment, rounds: int) -> float:
+    """Returns the processor seconds of one comparison of replicas, over the mesh there is."""
+    mesh = meshes.make_mesh(experiment.mesh)
+    params = step.jit_init(experiment, mesh)().params
+    shardings = step.shardings_of(step.abstract_state(experiment, mesh).params)
+    bit_sums = replicas.jit_bit_sums(mesh, shardings)
+
+    def compare() -> None:
+        replicas.differing(np.asarray(bit_sums(params)), mesh, replicas.cuts(shardings))
+
+    compare()
+    return statistics.median(timed(compare)[1] for _ in range(rounds))
+
+
+def host(experiment: Experiment, calls: int) -> float:
+    """Returns the processor seconds that the monitor takes of a logged step."""
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = epath.Path(folder)
+        log = RunLog(workdir, start_step=0, end_step=1, tokens_per_step=1, flops_per_token=1)
+        with log:
+            monitor = Monitor(experiment, workdir, log, dict.fromkeys(GUARD, 0), list)
+            values = dict.fromkeys(("loss", "grad_norm", *GUARD), 0.0)
+
+            def many() -> None:
+                for i in range(calls):
+                    monitor.update(i, values)
+
+            return timed(many)[1] / calls
+
+
+def report(experiment: Experiment, times: Times, compare_s: float, host_s: float) -> str:
+    """Returns the Markdown: the pairs, and what each part adds to a step."""
+    ratios = {
+        what: [a[i] / b[i] - 1 for a, b in zip(times["guarded"], times["unguarded"], strict=True)]
+        for i, what in enumerate(("clock", "processor"))
+    }
+    lines = []
+    for side, seconds in times.items():
+        clock, processor = (statistics.median(s[i] for s in seconds) for i in (0, 1))
+        lines.append([side, f"{1e3 * clock:,.1f}", f"{1e3 * processor:,.1f}"])
+    middle = {what: statistics.median(values) for what, values in ratios.items()}
+    quartiles = statistics.quantiles(ratios["processor"])
+    step_s = statistics.median(s[1] for s in times["unguarded"])
+    every = experiment.health.replicas_every or 1
+    parts = [
+        ["guard, by the processor's time", f"{middle['processor']:+.2%}"],
+        ["guard, by the clock", f"{middle['clock']:+.2%}"],
+        [f"comparison of replicas every {every} steps", f"{compare_s / every / step_s:+.3%}"],
+        ["monitor on the host", f"{host_s / experiment.train.log_every / step_s:+.4%}"],
+    ]
+    return "\n".join(
+        [
+            record.table(["step", "ms", "processor ms"], lines),
+            "",
+            record.table(["part", "of a step"], parts),
+            "",
+            f"Median of {len(times['guarded'])} pairs; half of the pairs lie between "
+            f"{quartiles[0]:+.2%} and {quartiles[2]:+.2%} of the processor's time.",
+        ]
+    )
+
+
+def main() -> None:
+    values = flags.FLAGS
+    experiment = load_experiment(values.experiment)
+    load_before = os.getloadavg()[0]
+    times = pairs(experiment, values.rounds)
+    body = report(experiment, times, comparison(experiment, 9), host(experiment, 1000))
+    print(body)
+    versions = record.versions("jax", "jaxlib")
+    section = record.section(
+        f"Health monitoring, {values.experiment}, {record.now()}",
+        {
+            "command": f"`{record.command('benchmarks.health')}`",
+            "commit": record.commit(),
+            "versions": ", ".join(f"{k} {v}" for k, v in versions.items()),
+            "machine": f"{record.cpu()}; load average {load_before:.1f} before the run, "
+            f"{os.getloadavg()[0]:.1f} after",
+        },
+        body,
+    )
+    record.append_section(section)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("experiment", "ko_tiny", "Experiment whose step is measured.")
+    flags.DEFINE_integer("rounds", 31, "Pairs of steps.", lower_bound=4)
+    cli.run(main)

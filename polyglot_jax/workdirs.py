@@ -1,0 +1,75 @@
+"""What a workdir says of its run, and whether a run may go on in it."""
+
+import dataclasses
+import json
+
+from etils import epath
+
+from polyglot_jax import checkpoint, distributed
+from polyglot_jax.config import Experiment, from_dict, to_dict
+from polyglot_jax.data.mixture import Mixture
+from polyglot_jax.data.resume import check_same
+
+
+def check_start(experiment: Experiment, workdir: epath.Path, data: Mixture) -> int:
+    """Returns the step that the run goes on from, 0 for a new one; only sizes of files are checked.
+
+    Raises:
+      ValueError: all checkpoints are damaged, or the newest good one is not of this run.
+    """
+    start = checkpoint.newest_good(workdir)
+    if start == 0:
+        raise ValueError(
+            f"{workdir} holds converted weights, not a run; use another --workdir, and "
+            "--set train.init_from=HF_DIR to start from weights"
+        )
+    if start:
+        metadata = checkpoint.read_metadata(workdir, start)
+        check_same_run(from_dict(metadata["experiment"]), experiment)
+        check_same(metadata["data"], data.fingerprint(), start)
+    return start or 0
+
+
+def check_same_run(saved: Experiment, current: Experiment) -> None:
+    """Raises ValueError if going on with `current` would not continue the run of `saved`.
+
+    The model, its seed and the batch must be the same. How it is computed (mesh, kernel, remat,
+    accumulation), how long, and how fast it learns may change.
+    """
+    free = {"attention": "", "remat": "", "compute_dtype": ""}
+    decides = {
+        "model": lambda e: dataclasses.asdict(dataclasses.replace(e.model, **free)),
+        "train": lambda e: {"seed": e.train.seed, "batch_size": e.train.batch_size},
+        "optimizer": lambda e: {"trainable": e.optimizer.trainable},
+    }
+    for section, values_of in decides.items():
+        old, new = values_of(saved), values_of(current)
+        for name in old:
+            if old[name] != new[name]:
+                raise ValueError(
+                    f"{section}.{name}={new[name]!r}, but the checkpoint was trained with "
+                    f"{old[name]!r}; set it back, or use another --workdir"
+                )
+
+
+def describe(experiment: Experiment, workdir: epath.Path, tokenizer: epath.Path) -> None:
+    """Writes what the run is, so that the workdir alone can be converted and evaluated.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    description = {
+        "experiment": to_dict(experiment),
+        **checkpoint.provenance(),
+        "started_on": distributed.surroundings(),
+    }
+    for name, content in (
+        ("config.json", json.dumps(description, indent=2).encode()),
+        ("tokenizer.json", tokenizer.read_bytes()),
+    ):
+        temporary = workdir / f"{name}.tmp"
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(workdir / name)
+        except OSError as error:
+            raise OSError(f"cannot write {workdir / name}: {error}") from error
