@@ -14,8 +14,9 @@ Numbers:  shape and steps: the model's HF config and card; batch: the report (ar
           1.2e-4 and its floor of a tenth, betas, weight decay, clipping, warm-up and initialisers:
           Pythia-12B (arXiv 2304.01373), the nearest row of the same team, code and year; the
           team's later configs agree (GPT-NeoX commit 8226bfbc, configs/polyglot-v2, 12B). Pythia's
-          batch is 1,024. Mesh and remat: ours, by arithmetic; each model replica of 8 GPUs takes 8
-          sequences, so nothing is accumulated.
+          batch is 1,024. Mesh and remat: ours, compiled for that machine but not run on it
+          (docs/scale.md); each model replica of 8 GPUs takes 8 sequences, so nothing is
+          accumulated.
           GPT-NeoX's fused GELU, which training probably used, is the tanh form; "gelu" (erf) is
           what the published HF config says and what its users run.
 """

@@ -12,7 +12,8 @@ Numbers:  shape, batch and steps: the model's HF config and card and the report 
           tenth, betas, weight decay, clipping, warm-up and initialisers: Pythia-1.4B
           (arXiv 2304.01373), the same team, code and year; the team's later configs agree
           (GPT-NeoX commit 8226bfbc, configs/polyglot-v2). The cosine spans this run's steps; the
-          original's was perhaps planned for 200,000. Accumulation and remat: ours, by arithmetic.
+          original's was perhaps planned for 200,000. Mesh, accumulation and remat: ours, compiled
+          for that node but not run on it (docs/scale.md).
           GPT-NeoX's fused GELU, which training probably used, is the tanh form; "gelu" (erf) is
           what the published HF config says and what its users run.
 """

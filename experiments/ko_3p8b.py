@@ -11,7 +11,7 @@ Numbers:  shape, batch and steps: the model's HF config and card and the report 
           The original's optimizer settings are not public. Learning rate 1.6e-4 and its floor of a
           tenth, betas, weight decay, clipping, warm-up and initialisers: Pythia-2.8B
           (arXiv 2304.01373), the nearest row of the same team, code and year. Accumulation and
-          remat: ours, by arithmetic.
+          remat: ours, compiled for that node but not run on it (docs/scale.md).
           GPT-NeoX's fused GELU, which training probably used, is the tanh form; "gelu" (erf) is
           what the published HF config says and what its users run.
 """

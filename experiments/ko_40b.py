@@ -2,9 +2,9 @@ r"""A Korean model of 39,152,664,576 parameters: a shape for plans, which nobody
 
 Command:  python -m polyglot_jax.train --experiment=ko_40b --workdir=runs/ko_40b \
               --set data.plan.0.sources.0.path=/where/your/shards/are
-Hardware: 256 x H100 or A100 of 80 GB (32 nodes of 8), by arithmetic and never run: parameters,
-          gradients and two moments in float32 are 626 GB, 20 GB a GPU over tensor=4 and fsdp=8.
-          Four nodes hold one replica; data=8 of them.
+Hardware: 256 x H100 or A100 of 80 GB (32 nodes of 8), compiled for the latter (docs/scale.md) and
+          never run: parameters, gradients and two moments in float32 are 626 GB, 20 GB a GPU over
+          tensor=4 and fsdp=8. Four nodes hold one replica; data=8 of them.
 Tokens:   373,400 steps x 1,024 sequences x 2,048 = 783.1e9, which is 20 for each parameter
           (Hoffmann et al., arXiv 2203.15556): about four epochs of the 863 GB of Polyglot-Ko, as
           many as cost little (Muennighoff et al., arXiv 2305.16264).

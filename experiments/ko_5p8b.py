@@ -4,7 +4,8 @@ Command:  python -m polyglot_jax.train --experiment=ko_5p8b --workdir=runs/ko_5p
               --set data.plan.0.sources.0.path=/where/your/shards/are
 Hardware: one node of 8 x H100 or H200; more nodes widen `mesh.data` (then lower
           train.accumulation). Heads are 256 wide, and cuDNN's flash attention trains those on
-          Hopper only; on A100 --set model.attention=xla --set model.remat=full is the way, slower.
+          Hopper only; on A100 --set model.attention=xla, slower, with the settings of
+          docs/scale.md.
           The original ran on 256 A100.
 Tokens:   320,000 steps x 256 sequences x 2,048 = 167.8e9; the card says 172B, and the difference is
           unexplained.
@@ -13,7 +14,8 @@ Numbers:  shape, batch and steps: the model's HF config and card and the report 
           tenth, betas, weight decay, clipping, warm-up and initialisers: Pythia-6.9B
           (arXiv 2304.01373), the nearest row of the same team, code and year; the team's later
           configs agree (GPT-NeoX commit 8226bfbc, configs/polyglot-v2, 6-9B). Pythia's batch is
-          1,024; the report's is a quarter of that. Accumulation and remat: ours, by arithmetic.
+          1,024; the report's is a quarter of that. Mesh, accumulation and remat: ours, compiled
+          for that node but not run on it (docs/scale.md).
           GPT-NeoX's fused GELU, which training probably used, is the tanh form; "gelu" (erf) is
           what the published HF config says and what its users run.
 """

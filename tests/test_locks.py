@@ -16,6 +16,7 @@ LOCKS = {  # what each lock is made from, beside the dependencies of all
     for minor in (11, 12, 13)
     for suffix, extras in {
         "": ["tokenizer"],
+        "-plan": ["plan", "plan-test"],
         "-dev": ["tokenizer", "east-asian", "eval", "hf", "lm-eval", "ray", "dev"],
     }.items()
 }
@@ -42,7 +43,7 @@ def test_lock_satisfies_the_project(name: str) -> None:
         assert requirement.specifier.contains(pin), f"{name} has {pin} for {requirement}"
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [name for name in LOCKS if not name.endswith("-plan.txt")])
 def test_lock_stays_small(name: str) -> None:
     unwanted = ("torch", "triton", "nvidia", "jax-cuda", "libtpu")
     unwanted += () if name.endswith("-dev.txt") else ("transformers", "pytest", "ruff")
@@ -53,6 +54,14 @@ def test_development_extends_the_runtime() -> None:
     for minor in (11, 12, 13):
         runtime = read_pins(f"py3{minor}.txt").items()
         assert runtime <= read_pins(f"py3{minor}-dev.txt").items()
+
+
+def test_the_compilers_go_with_the_runtime() -> None:
+    for minor in (11, 12, 13):
+        runtime, plan = read_pins(f"py3{minor}.txt"), read_pins(f"py3{minor}-plan.txt")
+        assert all(plan[name] == runtime[name] for name in ("jax", "jaxlib", "flax", "optax"))
+        compilers = (plan["jax-cuda12-pjrt"], plan["jax-cuda12-plugin"])
+        assert compilers == (runtime["jax"], runtime["jax"])
 
 
 def test_one_transformers_for_all() -> None:

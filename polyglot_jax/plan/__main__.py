@@ -3,8 +3,9 @@
     python -m polyglot_jax.plan --experiment=ko_12p8b --topology=v5p:8x8x4
     python -m polyglot_jax.plan --table --output=docs/scale.md
 
-The first compiles the training step for the named devices and, where it does not fit, searches
-settings that do. The second makes the table of all sizes; it can be interrupted and goes on.
+The first compiles the training step for the named devices and, where it does not fit or --suggest
+is given, searches settings that do. The second makes the table of all sizes; interrupted, it goes
+on where it was.
 """
 
 import dataclasses
@@ -44,10 +45,11 @@ def main() -> None:
         found = plan(experiment, topology)
         refused = None
     except ValueError as error:
-        if not values.suggest:
+        if values.suggest is False:
             raise
         found, refused = None, cli.one_line(error)
-    if values.suggest and (found is None or not found.fits):
+    fits = found is not None and found.fits
+    if values.suggest or (values.suggest is None and not fits):
         tries = search(experiment, topology, TRIES)
         suggested = list(tqdm(tries, total=TRIES, desc="candidates", disable=None))[-1]
     if values.json:
@@ -110,8 +112,8 @@ def describe(p: Plan, mfu: float) -> str:
     for row in p.traffic:
         if row.bytes > 2**20:
             lines.append(
-                f"  {row.kind} over {'+'.join(row.axes) or 'one device'}: {row.count:,} of "
-                f"{row.bytes / GIB:.2f} GiB an update, {row.overlapped:.0%} hidden behind work"
+                f"  {row.kind} over {'+'.join(row.axes)}: {row.count:,} an update, "
+                f"{row.bytes / GIB:.2f} GiB, {row.overlapped:.0%} hidden behind work"
             )
     return "\n".join(lines + [f"  complaint   {line}" for line in p.complaints])
 
@@ -146,7 +148,7 @@ if __name__ == "__main__":
     flags.DEFINE_string("topology", None, "v5p:8x8x4, or nodes x GPUs of a cluster: a100-80g:32x8.")
     flags.DEFINE_multi_string("set", [], "Override a.b=value of the experiment; repeatable.")
     flags.DEFINE_float("mfu", table.MFU, "Share of the peak that days and hours are told for.")
-    flags.DEFINE_bool("suggest", True, "Search other settings where these do not fit.")
+    flags.DEFINE_bool("suggest", None, "Search settings: always or never, not only in need.")
     flags.DEFINE_bool("json", False, "Print one JSON object.")
     flags.DEFINE_bool("table", False, "Make the page of all sizes and topologies.")
     flags.DEFINE_string("output", None, "With --table: the page; its cells go beside it as .jsonl.")

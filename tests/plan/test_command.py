@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from polyglot_jax.plan import __main__ as command
 from polyglot_jax.plan import table
 from polyglot_jax.plan.hardware import GIB
-from tests.plan.made import made_plan
+from tests.plan.made import made_plan, topology
 
 
 def test_what_a_person_reads() -> None:
@@ -18,7 +19,7 @@ def test_what_a_person_reads() -> None:
     assert "data=1 fsdp=8 tensor=1; 8 sequences at a time, 16 times an update; remat dots" in text
     assert "at 50% of 2.500e+15 FLOP/s 8.00 s" in text
     assert "100.0e9 tokens: 0.1 days, 18 device-hours" in text
-    assert "all-gather over fsdp: 100 of 4.00 GiB an update, 50% hidden behind work" in text
+    assert "all-gather over fsdp: 100 an update, 4.00 GiB, 50% hidden behind work" in text
     assert "complaint   all-gather of an activation" in text
 
 
@@ -44,17 +45,57 @@ def test_json_survives_a_round_trip() -> None:
     assert table.from_dict(known) == found
 
 
+def run_main(monkeypatch: pytest.MonkeyPatch, found: Any, **flags: Any) -> None:
+    def planned(experiment: Any, topology: Any) -> Any:
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    defaults = {"table": False, "experiment": "ko_1p3b", "topology": "h100:1x8", "set": []}
+    defaults |= {"mfu": 0.5, "suggest": None, "json": False, "output": None}
+    monkeypatch.setattr(command.flags, "FLAGS", SimpleNamespace(**(defaults | flags)))
+    monkeypatch.setattr(command, "open_topology", lambda name: topology(name, 8))
+    monkeypatch.setattr(command, "plan", planned)
+    smaller = made_plan(remat="full")
+    monkeypatch.setattr(command, "search", lambda *args: iter([made_plan(short=1.0), smaller]))
+    command.main()
+
+
+def test_settings_that_fit_need_no_suggestion(monkeypatch: Any, capsys: Any) -> None:
+    run_main(monkeypatch, made_plan())
+    assert "suggested" not in capsys.readouterr().out
+    run_main(monkeypatch, made_plan(), suggest=True)
+    assert "suggested:" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_gets_the_flags_that_do(monkeypatch: Any, capsys: Any) -> None:
+    run_main(monkeypatch, made_plan(short=GIB))
+    out = capsys.readouterr().out
+    assert out.startswith("ko_1p3b on a100-80g:1x8: does not fit by 1.00 GiB")
+    assert out.rstrip().endswith("--set train.accumulation=16 --set model.remat=full")
+
+
+def test_a_mesh_that_the_devices_refuse(monkeypatch: Any, capsys: Any) -> None:
+    run_main(monkeypatch, ValueError("mesh does not fit 8 devices"), json=True)
+    record = json.loads(capsys.readouterr().out)
+    assert record["plan"] is None
+    assert record["refused"] == "mesh does not fit 8 devices"
+    assert record["suggestion"]["remat"] == "full"
+    with pytest.raises(ValueError, match="does not fit 8"):
+        run_main(monkeypatch, ValueError("mesh does not fit 8 devices"), suggest=False)
+
+
 def test_the_table_goes_on_where_it_was_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[str, str]] = []
 
-    def cell(size: str, topology: str) -> Any:
-        asked.append((size, topology))
+    def cell(size: str, where: str) -> Any:
+        asked.append((size, where))
         if len(asked) == 3:
             raise KeyboardInterrupt
         short = 2.25 * GIB if size == "ko_40b" else 0
-        return made_plan(experiment=size, topology=topology, short=short)
+        return made_plan(experiment=size, topology=where, short=short)
 
     monkeypatch.setattr(table, "cell", cell)
     page = tmp_path / "scale.md"
@@ -91,16 +132,21 @@ def cells() -> dict:
     return table.read_cells(Path(__file__).resolve().parents[2] / "docs" / "scale.jsonl")
 
 
-@pytest.mark.parametrize(("size", "topology"), REQUIRED)
-def test_what_must_fit_fits(size: str, topology: str, cells: dict) -> None:
-    assert cells[size, topology].fits
+@pytest.mark.parametrize(("size", "where"), sorted(set(REQUIRED)))
+def test_what_must_fit_fits(size: str, where: str, cells: dict) -> None:
+    assert cells[size, where].fits
 
 
 def test_no_cell_has_a_complaint(cells: dict) -> None:
     assert {key: p.complaints for key, p in cells.items() if p.complaints} == {}
 
 
+def test_gathers_of_weights_do_not_wait(cells: dict) -> None:
+    gathers = [t for p in cells.values() for t in p.traffic if t.kind == "all-gather"]
+    assert all(t.overlapped > 0.8 for t in gathers if t.axes == ("fsdp",))
+
+
 def test_the_page_is_that_of_its_cells(cells: dict) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
-    made_by = page.partition("Made by ")[2].partition(".\n")[0]
+    made_by = page.rpartition("Made by ")[2].partition(".\n")[0]
     assert page == table.page(cells, made_by)

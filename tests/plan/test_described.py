@@ -1,0 +1,72 @@
+"""Compiles for hardware that is not here, by the real compilers: `make test-plan`, minutes each."""
+
+from pathlib import Path
+
+import pytest
+
+from polyglot_jax.config import load_experiment
+from polyglot_jax.plan import table
+from polyglot_jax.plan.__main__ import settings
+from polyglot_jax.plan.compiled import plan
+from polyglot_jax.plan.hardware import open_topology
+
+pytestmark = pytest.mark.plan
+
+CELLS = (
+    ("ko_12p8b", "a100-80g:32x8"),  # the original's machine
+    ("ko_5p8b", "h200:1x1"),  # heads of 256 dims, which cuDNN takes on Hopper
+    ("ko_5p8b", "a100-80g:1x8"),  # and not on Ampere
+    ("ko_12p8b", "h200:1x1"),  # does not fit
+    ("ko_12p8b", "v5e:16x16"),
+    ("ko_12p8b", "v5p:4x4x4"),
+)
+
+
+@pytest.mark.parametrize(("size", "topology"), CELLS)
+def test_compiled_anew_a_cell_is_what_was_kept(size: str, topology: str) -> None:
+    path = Path(__file__).resolve().parents[2] / "docs" / "scale.jsonl"
+    kept = table.read_cells(path)[size, topology]
+    overrides = [flag.removeprefix("--set ") for flag in settings(kept)]
+    made = plan(load_experiment(size, overrides), open_topology(topology))
+    assert made.fits == kept.fits
+    assert made.arguments == kept.arguments
+    assert made.temporaries == pytest.approx(kept.temporaries, rel=0.1)
+    assert made.attention == kept.attention
+    assert made.complaints == ()
+
+
+@pytest.mark.parametrize("topology", ["a100-40g:1x8", "h100:1x1"])
+def test_gpu_arguments_are_the_state_over_its_shards_exactly(topology: str) -> None:
+    size = 8 if topology.endswith("8") else 1
+    small = ("model.num_layers=2", "train.batch_size=8", "train.accumulation=1")
+    made = plan(
+        load_experiment("ko_1p3b", [*small, "mesh.data=1", f"mesh.fsdp={size}"]),
+        open_topology(topology),
+    )
+    assert made.compiled_arguments == made.arguments
+
+
+def test_tpu_arguments_are_the_state_over_its_shards_but_for_padding() -> None:
+    small = ("model.num_layers=2", "train.batch_size=4", "train.accumulation=1")
+    made = plan(
+        load_experiment("ko_1p3b", [*small, "mesh.data=2", "mesh.fsdp=2"]), open_topology("v5e:2x2")
+    )
+    assert made.compiled_arguments is not None
+    # Vectors and the rows of three, [q|k|v], are padded to whole tiles.
+    assert made.arguments <= made.compiled_arguments <= 1.002 * made.arguments
+    assert made.attention == "splash"
+
+
+def test_a_program_that_is_too_large_is_an_answer() -> None:
+    made = plan(
+        load_experiment("ko_5p8b", ["mesh.data=1", "mesh.fsdp=4", "train.accumulation=8"]),
+        open_topology("v5e:2x2"),
+    )
+    assert not made.fits
+    assert made.temporaries is None
+    assert made.short > 2**30
+
+
+def test_slices_beyond_what_there_is_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"v5p:9x9x9: .*not divisible"):
+        open_topology("v5p:9x9x9")
