@@ -32,6 +32,7 @@ from tests.runs import (
     when_step,
 )
 
+ENDLESS = ("train.steps=100000", "train.checkpoint_every=100000", "health.probe_every=none")
 ENDS = 60  # seconds within which all processes must be gone, on a busy machine
 
 
@@ -106,7 +107,7 @@ def test_one_killed_ends_all_and_the_same_command_goes_on(whole_run, tiny_shards
 
 
 def test_a_signal_to_one_process_stops_both_after_one_step(tiny_shards, tmp_path):
-    sets = settings(tiny_shards, "train.steps=100000", "train.checkpoint_every=100000")
+    sets = settings(tiny_shards, *ENDLESS)
     processes = start_all(tmp_path / "run", sets, 2)
     wait_for(when_step(4), tmp_path / "run", processes)
     processes[1].send_signal(signal.SIGTERM)
@@ -122,7 +123,7 @@ def test_a_signal_to_one_process_stops_both_after_one_step(tiny_shards, tmp_path
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda n: n.name)
 def test_any_process_of_four_may_die_or_hang(tiny_shards, tmp_path, victim, number):
     """A process that hangs keeps its connections: only its missing signs of life tell."""
-    sets = settings(tiny_shards, "train.steps=100000", "train.checkpoint_every=100000")
+    sets = settings(tiny_shards, *ENDLESS)
     processes = start_all(tmp_path / "run", sets, 4, "--peer_timeout=20")
     wait_for(when_step(4), tmp_path / "run", processes)
     break_one(processes, victim, number)
