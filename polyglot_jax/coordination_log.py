@@ -23,12 +23,13 @@ WHAT_TO_DO = (
     "the log of the process that ended first says why; run the same command on all hosts again to "
     "go on from the newest checkpoint"
 )
+BROKEN = f"a connection to another process broke; {WHAT_TO_DO}"
 
 
 def plain(lines: Iterable[str], timeout_s: int, join_s: int) -> Iterator[str]:
     """Yields the lines without those of the coordination service, its fatal error as one line.
 
-    Nothing after `SAID`.
+    Nothing of it beside `SAID`.
 
     Args:
       timeout_s: how long a silent process is waited for.
@@ -38,20 +39,19 @@ def plain(lines: Iterable[str], timeout_s: int, join_s: int) -> Iterator[str]:
     told: list[str] = []  # by the service, for the cause
     of_service = False
     for line in lines:
-        if line == SAID:
-            return
-        if line.startswith(_BROKEN):
-            yield f"error: a connection to another process broke; {WHAT_TO_DO}\n"
-            return
         if head := _HEAD.match(line):  # lines without one go on with the message before them
             of_service = bool(_SERVICE.search(head[1])) or _FATAL in line
-        if not of_service:
+        if of_service:
+            told.append(line)
+        if _FATAL in line or line.startswith(_BROKEN):
+            after = list(lines)  # to the end of the process
+            if SAID not in after:
+                cause = _cause("".join([*told, *after]), timeout_s, join_s)
+                yield f"error: {cause if of_service else BROKEN}\n"
+        elif line == SAID:
+            return
+        elif not of_service:
             yield line
-            continue
-        told.append(line)
-        if _FATAL in line:
-            told += lines  # nothing else of worth comes after it
-            yield f"error: {_cause(''.join(told), timeout_s, join_s)}\n"
 
 
 def _cause(told: str, timeout_s: int, join_s: int) -> str:

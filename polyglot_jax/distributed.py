@@ -62,7 +62,6 @@ def joined(
         where = f"process {jax.process_index()} of {jax.process_count()}"
         yield
     except (Exception, KeyboardInterrupt) as error:
-        os.write(2, coordination_log.SAID.encode())
         end = cli.last_words(error)
         if end is None:
             traceback.print_exc()
@@ -72,6 +71,7 @@ def joined(
             print(f"{end[0]} ({where}){advice}", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
+        os.write(2, coordination_log.SAID.encode())
         # Not by sys.exit: threads that wait for other processes, and JAX's own goodbye, would hold
         # this one for minutes while the others wait for it in a collective.
         os._exit(1 if end is None else end[1])
