@@ -164,8 +164,8 @@ def main() -> None:
             "versions": ", ".join(f"{k} {v}" for k, v in record.versions(*names).items()),
             "machine": f"{record.cpu()}; load average {load_before:.1f} before the run, "
             f"{os.getloadavg()[0]:.1f} after",
-            "work": f"d {whole.d_model:,}, {values.dtype} both ways, {values.rounds} pairs of "
-            "conversion and copy, caches dropped before each; peak is VmHWM of the program",
+            "work": f"d {whole.d_model:,}, {values.dtype} both ways, conversion and copy in turns "
+            f"({values.rounds} each), caches dropped before; peak is VmHWM of the program",
         },
         report(rows),
     )
