@@ -37,7 +37,7 @@ def read(workdir: epath.PathLike) -> list[Rewind]:
         return []
     try:
         values = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     return list(typed.build(tuple[Rewind, ...], values, where=str(path)))
 

@@ -22,6 +22,7 @@ from polyglot_jax import checkpoint, config, convert, integrity, selection
 from polyglot_jax.data import documents, shards
 from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.mixture import open_plan
+from polyglot_jax.health import rewind
 from polyglot_jax.hf_weights import to_hf
 from polyglot_jax.vocabulary import make_vocabulary
 from tests.data.made import write_tokenizer
@@ -247,6 +248,7 @@ def test_safetensors_indexes(tmp_path, scale):
 
 RECORDS = {
     "tags.json": (b'{"before_plunge": 24}', lambda w: selection.choose(w, [24], "before_plunge")),
+    "rewinds.json": (b'[{"step": 1, "spike": 2}]', rewind.read),
     "metrics.jsonl": (b'{"step": 1, "held_out/bits_per_byte": 2.0}', selection.held_out),
     "checkpoints/24/metadata/metadata": (None, lambda w: checkpoint.read_metadata(w, 24)),
     "checkpoints/24/digests.json": (None, lambda w: checkpoint.damage(w, 24)),
