@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 WINDOW = 128  # steps
 ENOUGH = 64  # samples from which on a spike is a spike
@@ -56,7 +57,7 @@ def judge(
       sigma: standard deviations above the window's mean that make a spike; None: there are none.
       phase_starts: steps with which other data begins. What was normal before does not count.
     """
-    is_new_phase = jnp.isin(step, jnp.array(phase_starts, jnp.int32))
+    is_new_phase = jnp.isin(step, np.array(phase_starts, np.int32))
     samples = jnp.where(is_new_phase, 0, guard.samples)
     is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     is_spike = jnp.bool_(False)

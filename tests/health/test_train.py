@@ -154,8 +154,9 @@ def test_two_processes_probe_and_compare(small_corpus, tmp_path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         coordinator = f"--coordinator=127.0.0.1:{s.getsockname()[1]}"
-    more = ("mesh.data=1", "mesh.fsdp=2", "health.probe_every=10", "health.replicas_every=5")
-    sets = settings(small_corpus, 20, *more, 'health.probe_prompts=["","나","가"]')
+    more = ("mesh.data=1", "mesh.fsdp=2", "health.probe_every=5", "health.replicas_every=5")
+    small = ("model.num_layers=1", "train.eval_sequences=8", 'health.probe_prompts=["","나","가"]')
+    sets = settings(small_corpus, 10, *more, *small)
     processes = [
         start(tmp_path / "run", sets, coordinator, "--num_processes=2", f"--process_id={i}")
         for i in range(2)
@@ -164,4 +165,4 @@ def test_two_processes_probe_and_compare(small_corpus, tmp_path):
         code, output = finish(process)
         assert code == 0, output
     probes = [r["step"] for r in records(tmp_path / "run") if "probe/repetition" in r]
-    assert probes == [10, 20]
+    assert probes == [5, 10]
