@@ -29,7 +29,19 @@ from polyglot_jax.plan.hardware import GIB, Topology
 from polyglot_jax.step import abstract_state, family, jit_train_step
 
 CUDNN = 91000  # of the target configuration
-FLAGS = {"gpu": {"xla_gpu_enable_latency_hiding_scheduler": True}}  # as scripts/xla_flags.sh
+_TPU_FLAGS = (
+    "xla_enable_async_all_gather",
+    "xla_tpu_enable_async_collective_fusion",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
+    "xla_tpu_enable_async_collective_fusion_multiple_steps",
+    "xla_tpu_overlap_compute_collective_tc",
+    "xla_tpu_enable_data_parallel_all_reduce_opt",
+    "xla_tpu_data_parallel_opt_different_sized_ops",
+)
+FLAGS = {  # those of scripts/xla_flags.sh
+    "gpu": {"xla_gpu_enable_latency_hiding_scheduler": True},
+    "tpu": dict.fromkeys(_TPU_FLAGS, True),
+}
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class Plan:
     arguments: int  # parameters, optimizer state and batch, by their shardings
     compiled_arguments: int | None  # the same by the compiler's account: TPUs pad small arrays
     temporaries: int | None  # None: it did not compile
+    peak: int | None  # of both together: a TPU's compiler lets some share their place
     short: float  # bytes that are missing; 0 fits
     attention: str  # kernel of the compiled program, or what it was given where there is none
     flops: float
@@ -70,10 +83,6 @@ class Plan:
     @property
     def fits(self) -> bool:
         return self.short == 0
-
-    @property
-    def peak(self) -> int | None:
-        return None if self.temporaries is None else self.arguments + self.temporaries
 
     def step_seconds(self, mfu: float) -> float:
         """Returns the length of an update at a share of the peak that someone states."""
@@ -152,6 +161,7 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         arguments=arguments,
         compiled_arguments=None,
         temporaries=None,
+        peak=None,
         short=0,
         attention=experiment.model.attention,
         flops=float(family(experiment.model).flops_per_token(experiment.model, T))
@@ -171,12 +181,14 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         return dataclasses.replace(known, memory=memory, short=wanted + arguments - memory)
     analysis = compiled.memory_analysis()
     temporaries = analysis.temp_size_in_bytes
+    peak = arguments + temporaries if hardware.gpu else analysis.peak_memory_in_bytes
     found = hlo.collectives(compiled.as_text(), dict(mesh.shape))
     return dataclasses.replace(
         known,
         compiled_arguments=analysis.argument_size_in_bytes,
         temporaries=temporaries,
-        short=max(arguments + temporaries - memory, 0) if hardware.gpu else 0,
+        peak=peak,
+        short=max(peak - memory, 0) if hardware.gpu else 0,
         attention=hlo.attention_kernel(compiled.as_text()),
         traffic=_traffic(found),
         complaints=tuple(complaints(experiment, mesh, found, said)),

@@ -20,6 +20,7 @@ from polyglot_jax.step import family
 MFU = 0.5  # of the arithmetic alone, in the order of candidates
 RECOMPUTED = {"none": 1.0, "dots": 1.05, "full": 4 / 3}  # arithmetic, relative to no remat
 COLLECTIVES, LATENCY = 6, 20e-6  # of a layer, and seconds of one for each doubling of its group
+HEADROOM = 0.8  # of the memory, for an estimate to be worth compiling
 LARGEST = 8  # sequences at a time on a device: more is not faster
 
 
@@ -55,7 +56,7 @@ def search(experiment: Experiment, topology: Topology, tries: int = 3) -> Iterat
         )
     memory = topology.hardware.usable
     smallest = min(ordered, key=lambda c: c.bytes)
-    likely = [c for c in ordered if c.bytes < 0.95 * memory] or [smallest]
+    likely = [c for c in ordered if c.bytes < HEADROOM * memory] or [smallest]
     limit = math.inf
     while likely and tries:
         chosen, tries = likely[0], tries - 1

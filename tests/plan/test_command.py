@@ -24,7 +24,7 @@ def test_what_a_person_reads() -> None:
 
 
 def test_what_does_not_fit() -> None:
-    found = made_plan(temporaries=None, short=3.5 * GIB)
+    found = made_plan(temporaries=None, peak=None, short=3.5 * GIB)
     assert command.verdict(found) == "does not fit by 3.50 GiB of 74.51"
     assert "asked for; nothing compiled" in command.describe(found, mfu=0.5)
 

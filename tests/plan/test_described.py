@@ -11,6 +11,7 @@ from polyglot_jax.plan.compiled import plan
 from polyglot_jax.plan.hardware import open_topology
 
 pytestmark = pytest.mark.plan
+pytest.importorskip("libtpu", reason="the compilers are not here: make test-plan")
 
 CELLS = (
     ("ko_12p8b", "a100-80g:32x8"),  # the original's machine
