@@ -90,10 +90,9 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
 
 
 def attention_kernel(text: str) -> str:
-    """Returns the kernel that the program really runs: "cudnn", "splash" or "xla"."""
-    if "__cudnn$fmha" in text:
-        return "cudnn"
-    return "splash" if "splash_mha" in text else "xla"
+    """Returns the kernel that the program really runs, by its name in `polyglot_jax.attention`."""
+    marks = {"__cudnn$fmha": "cudnn", "splash_mha": "splash", "mha_backward": "triton"}
+    return next((kernel for mark, kernel in marks.items() if mark in text), "xla")
 
 
 def _parse(text: str) -> tuple[dict[str, list[_Line]], str]:

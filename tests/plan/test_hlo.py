@@ -102,6 +102,7 @@ def test_replica_groups_in_each_spelling(groups: str, axes: tuple[str, ...]) -> 
     [
         ('custom_call_target="__cudnn$fmhaSoftmax"', "cudnn"),
         ('%splash_mha_fwd.1 = custom-call(%q), custom_call_target="tpu_custom_call"', "splash"),
+        ('%c = bf16[8] custom-call(%q), metadata={op_name="jit(f)/mha_backward"}', "triton"),
         ("%dot = f32[2,2] dot(%a, %b)", "xla"),
     ],
 )
