@@ -224,7 +224,10 @@ def complaints(
             yield f"{where}: tensor parallelism has all-reduces only"
         elif "tensor" in c.axes and max(elements, default=0) > residual:
             yield f"{where}: larger than the residual"
-        elif "tensor" not in c.axes and any(n >= residual and n not in cut for n in elements):
+        elif "tensor" not in c.axes and any(
+            math.prod(shape) >= residual and math.prod(shape) not in cut and len(shape) > 1
+            for shape in c.shapes  # XLA concatenates gradients to vectors
+        ):
             yield f"{where}: not a parameter's gradient"
     yield from _unsharded(state, mesh)
 

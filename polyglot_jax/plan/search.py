@@ -158,5 +158,5 @@ def estimate_seconds(experiment: Experiment, topology: Topology) -> float:
     if t > 1:
         times = 4 if m.remat == "none" else 5
         reductions = times * 2 * 2 * b * T * D * m.num_layers / rate(t)
-    waits = accumulation * m.num_layers * COLLECTIVES * LATENCY * math.log2(mesh.fsdp * t)
+    waits = accumulation * m.num_layers * COLLECTIVES * LATENCY * math.log2(size)
     return max(arithmetic, accumulation * (gathers + data)) + accumulation * reductions + waits
