@@ -30,9 +30,9 @@ if [[ $dry_run ]]; then
 fi
 
 child=
-told=
+told=0 # how often
 pass_on() {
-  told=yes
+  told=$((told + 1))
   [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true
 }
 trap pass_on TERM INT
@@ -42,13 +42,13 @@ while true; do
   began=$SECONDS
   "$@" &
   child=$!
-  code=0
-  wait "$child" || code=$?
-  if [[ $told ]]; then # a trap cuts `wait` short: the command is still saving
-    code=0
+  ((told == 0)) || kill -TERM "$child" || true # told before it had a number
+  until # a trap cuts `wait` short: the command is still saving
+    before=$told code=0
     wait "$child" || code=$?
-    exit "$code"
-  fi
+    ((before == told))
+  do :; done
+  ((told == 0)) || exit "$code"
   ((code != 0)) || exit 0
   failures=$((SECONDS - began > long ? 1 : failures + 1))
   if ((failures >= tries)); then
@@ -57,4 +57,5 @@ while true; do
   fi
   echo "exit code $code: failure $failures of $tries in a row; starting again" >&2
   sleep 5
+  ((told == 0)) || exit "$code"
 done

@@ -8,7 +8,7 @@
 #   setup    copies this clone (its last commit) to all workers and makes .venv there
 #   run      starts training on all workers: -- --experiment=E --workdir=gs://BUCKET/RUN ...
 #   log      follows the log of worker 0
-#   stop     saves a checkpoint and ends
+#   stop     saves a checkpoint and ends; returns when that is done
 #   delete   gives the slice back
 #   resume   what is needed after a preemption, with the flags of create and run: a lost slice is
 #            deleted and asked for again; a run that is gone is started again. Call it every few
@@ -83,7 +83,8 @@ create() {
   [[ $dry_run ]] && return
   local now
   until now=$(state) && [[ $now == ACTIVE ]]; do
-    [[ $now != FAILED ]] || fail "the request failed: gcloud compute tpus queued-resources describe"
+    [[ $now != FAILED && $now != SUSPEND* ]] ||
+      fail "the request is $now: gcloud compute tpus queued-resources describe $name"
     echo "$(date +%H:%M:%S) $now"
     sleep 30
   done
@@ -119,7 +120,11 @@ case $command in
   setup) setup ;;
   run) run "$@" ;;
   log) gcloud_tpu ssh "$name" '--command=tail -n 50 -F polyglot-jax/train.log' ;;
-  stop) everywhere "kill -TERM \"\$(cat polyglot-jax/train.pid)\"" ;;
+  stop) # returns when it is saved: the slice may be deleted next
+    # shellcheck disable=SC2016 # the workers expand it
+    everywhere 'pid=$(cat polyglot-jax/train.pid) && kill -TERM "$pid" || exit 0
+while kill -0 "$pid" 2>/dev/null; do sleep 1; done; tail -n 1 polyglot-jax/train.log'
+    ;;
   delete) gcloud_tpu delete "$name" --force --quiet ;;
   resume)
     now=NONE

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def test_scripts_are_shell_checked(path):
     assert os.access(path, os.X_OK)
 
 
+def test_an_image_gets_no_environment_of_this_machine():
+    """Its stamp would say that there is one, and its links lead nowhere there."""
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
+    assert {".venv*", "runs", "quickstart"} <= set(ignored)
+
+
 def test_nothing_is_half_said():
     """Without arguments every script says what it needs, in one line."""
     for path in SCRIPTS:
@@ -114,6 +121,14 @@ def test_sigterm_lets_the_command_save_and_ends(stand_in, tmp_path):
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 143
     assert (tmp_path / "saved").exists()
+    assert len(calls(log)) == 1
+
+
+def test_sigterm_between_two_attempts_ends(stand_in):
+    """Who says so then is a stand-in for the sleep between them."""
+    stand_in("sleep", "kill -TERM $PPID")
+    log = stand_in("work", "exit 7")
+    assert run("scripts/keep_going.sh", "work").returncode == 7
     assert len(calls(log)) == 1
 
 
@@ -182,6 +197,32 @@ def test_resume_does_what_is_needed(stand_in, tmp_path, state, commands):
         (start,) = re.findall(r"polyglot_jax\.train (.*?) *>>", program)
         assert shlex.split(start) == ["--coordinator=auto", *TRAIN]
         assert run("bash", "-n", "-c", program).returncode == 0
+
+
+def test_stop_returns_when_the_checkpoint_is_there(stand_in, tmp_path):
+    """Since BUILD.md deletes the slice next."""
+    log = stand_in("gcloud")
+    assert tpu_vm("stop").returncode == 0
+    (call,) = calls_of(log)
+    (command,) = (word.partition("=")[2] for word in call if word.startswith("--command="))
+    (tmp_path / "polyglot-jax").mkdir()
+    saving = f"trap '/bin/sleep 0.3; touch {tmp_path}/saved; exit' TERM; read -t 60 <> <(:)"
+    with subprocess.Popen(["bash", "-c", f"echo started; {saving}"], stdout=-1) as training:
+        assert training.stdout.readline() == b"started\n"
+        (tmp_path / "polyglot-jax" / "train.pid").write_text(str(training.pid))
+        (tmp_path / "polyglot-jax" / "train.log").write_text("SIGTERM: step 7 is saved\n")
+        threading.Thread(target=training.wait).start()  # or it would stay as a zombie
+        time.sleep(0.1)  # it has started before it traps
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True)
+        assert (tmp_path / "saved").exists()
+    assert done.stdout == b"SIGTERM: step 7 is saved\n"
+
+
+def test_a_slice_that_is_lost_while_it_is_awaited_ends_the_wait(stand_in):
+    stand_in("gcloud", "[[ $4 != describe ]] || echo SUSPENDED")
+    done = tpu_vm("create", "--type=v5p-128")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the request is SUSPENDED")
 
 
 @pytest.mark.parametrize(
