@@ -65,20 +65,29 @@ def device_grid(data: int, fsdp: int, tensor: int, devices: Sequence[jax.Device]
         return mesh_utils.create_device_mesh(
             (data, fsdp, tensor), devices, allow_split_physical_axes=True
         )
-    data_slices = math.gcd(data, slices)
-    fsdp_slices = slices // data_slices
-    if fsdp % fsdp_slices:
-        raise ValueError(
-            f"mesh (data={data}, fsdp={fsdp}, tensor={tensor}) on {slices} slices or nodes of "
-            f"{len(devices) // slices} devices: tensor would cross them; make data * fsdp a "
-            f"multiple of {slices}"
-        )
+    data_slices, fsdp_slices = spread(data, fsdp, tensor, slices, len(devices) // slices)
     return mesh_utils.create_hybrid_device_mesh(
         (data // data_slices, fsdp // fsdp_slices, tensor),
         (data_slices, fsdp_slices, 1),
         devices,
         allow_split_physical_axes=True,
     )
+
+
+def spread(data: int, fsdp: int, tensor: int, slices: int, per_slice: int) -> tuple[int, int]:
+    """Returns over how many slices or nodes data and fsdp go.
+
+    Raises:
+      ValueError: tensor would cross them.
+    """
+    data_slices = math.gcd(data, slices)
+    fsdp_slices = slices // data_slices
+    if fsdp % fsdp_slices:
+        raise ValueError(
+            f"mesh (data={data}, fsdp={fsdp}, tensor={tensor}) on {slices} slices or nodes of "
+            f"{per_slice} devices: tensor would cross them; make data * fsdp a multiple of {slices}"
+        )
+    return data_slices, fsdp_slices
 
 
 def partition_spec(names: Sequence[str | None], where: str = "array") -> PartitionSpec:

@@ -30,8 +30,14 @@ TRIES = 4
 def main() -> None:
     values = flags.FLAGS
     if values.table:
-        if not values.output:
+        if not (values.output or "").endswith(".md"):
             raise ValueError("--table needs --output=PAGE.md")
+        for name, value, known in (
+            ("experiment", values.experiment, table.SIZES),
+            ("topology", values.topology, table.TOPOLOGIES),
+        ):
+            if value and value not in known:
+                raise ValueError(f"--{name}={value} is not in the table; of it: {', '.join(known)}")
         make_table(Path(values.output), values.experiment, values.topology)
         return
     if not values.experiment or not values.topology:

@@ -23,7 +23,7 @@ from jax.sharding import Mesh
 
 from polyglot_jax.attention import Device, compiling_for
 from polyglot_jax.config import Experiment
-from polyglot_jax.mesh import batch_sharding, make_mesh
+from polyglot_jax.mesh import batch_sharding, make_mesh, spread
 from polyglot_jax.plan import hlo
 from polyglot_jax.plan.hardware import GIB, Topology
 from polyglot_jax.step import abstract_state, family, jit_train_step
@@ -136,6 +136,8 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
       ValueError: its mesh, batch or kernel does not go with the devices.
     """
     mesh = make_mesh(experiment.mesh, topology.devices)
+    # Described nodes have one slice_index, which those of a run have not: it would refuse the mesh.
+    spread(*mesh.devices.shape, mesh.size // topology.per_host, topology.per_host)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     t, T = experiment.train, experiment.data.seq_len
     sequences, rest = divmod(t.batch_size, t.accumulation * shards)

@@ -85,6 +85,21 @@ def test_a_mesh_that_the_devices_refuse(monkeypatch: Any, capsys: Any) -> None:
         run_main(monkeypatch, ValueError("mesh does not fit 8 devices"), suggest=False)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"output": None}, "--table needs --output=PAGE.md"),
+        ({"output": "cells.jsonl"}, "--table needs --output=PAGE.md"),  # its own cells
+        ({"output": "a.md", "experiment": "ko_tiny"}, "ko_tiny is not in the table; of it: ko_1p"),
+        ({"output": "a.md", "topology": "v5e:2x2"}, "v5e:2x2 is not in the table; of it: v4:4x4"),
+    ],
+)
+def test_what_is_no_table(monkeypatch: Any, flags: dict, message: str) -> None:
+    flags = {"table": True, "experiment": None, "topology": None} | flags
+    with pytest.raises(ValueError, match=message):
+        run_main(monkeypatch, None, **flags)
+
+
 def test_the_table_goes_on_where_it_was_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 Good rules draw no complaint; each bad one does.
 """
 
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ from polyglot_jax.config import Experiment, load_experiment
 from polyglot_jax.data.mixture import open_plan
 from polyglot_jax.mesh import local_rows, make_mesh, put_batch
 from polyglot_jax.plan import compiled, hlo
+from polyglot_jax.plan.hardware import HARDWARE, Topology
 from polyglot_jax.step import abstract_state
 
 SETTINGS = (
@@ -58,6 +61,13 @@ def test_tensor_parallelism_is_megatrons(step: tuple[Any, str]) -> None:
     assert {c.kind for c in across} == {"all-reduce"}
     # One for attention and MLP together in each direction of a layer; the embedding and the head.
     assert sorted(c.times for c in across) == [accumulation] * 2 + [accumulation * layers] * 2
+
+
+def test_tensor_across_nodes_is_refused_as_in_training() -> None:
+    sets = ["model.num_heads=8", "mesh.fsdp=1", "mesh.tensor=8"]
+    nodes = Topology("a100-80g:2x4", HARDWARE["a100-80g"], tuple(jax.devices()))
+    with pytest.raises(ValueError, match="on 2 slices or nodes of 4 devices: tensor would cross"):
+        compiled.plan(load_experiment("ko_tiny", sets), nodes)
 
 
 def test_the_batch_is_that_of_training(tiny_shards: Any) -> None:
@@ -122,6 +132,14 @@ def test_an_activation_on_the_wrong_axis(
 def test_involuntary_rematerialization_is_told() -> None:
     said = "W0000 spmd_partitioner.cc] [SPMD] Involuntary full rematerialization. The compiler ..."
     assert "involuntary full rematerialization" in complaints_of(None, said)[0]
+
+
+def test_the_flags_are_those_of_the_scripts() -> None:
+    """Compiled otherwise, the memory would be that of another program."""
+    scripts = Path(__file__).resolve().parents[2] / "scripts"
+    text = (scripts / "xla_flags.sh").read_text(encoding="utf-8")
+    given = dict.fromkeys(re.findall(r"--(xla_\w+)=true", text), True)
+    assert compiled.FLAGS["gpu"] | compiled.FLAGS["tpu"] == given
 
 
 # ---- failures of compilers
