@@ -114,7 +114,9 @@ Made by {provenance}.
 
 On the hardware that an experiment's file names (bold) it is compiled as the file says; elsewhere
 `plan` searched mesh, microbatch, accumulation and remat. Arguments are parameters, optimizer state
-and the batch; temporaries are gradients, activations and gathered weights.
+and the batch; temporaries are gradients, activations and gathered weights. A TPU's compiler lets
+some of both share their place, so that its peak is lower than their sum. A gather is hidden where
+the compiler starts it before other work and waits for it after: by its schedule, not by a clock.
 
 {columns}{details}
 ## Complaints

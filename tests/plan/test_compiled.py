@@ -163,3 +163,17 @@ def test_the_flags_are_those_of_the_scripts() -> None:
 def test_what_a_compiler_asked_for(message: str, asked: tuple[float, float] | None) -> None:
     found = compiled._asked(message)
     assert found == (asked and pytest.approx([gib * 2**30 for gib in asked]))
+
+
+def test_what_is_missing_has_the_arguments_in_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*unused: Any) -> None:
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (20.50G) exceeds available HBM (15.75G)."
+        )
+
+    monkeypatch.setattr(compiled, "compile_step", refuse)
+    slice_ = Topology("v5e:2x4", HARDWARE["v5e"], tuple(jax.devices()))
+    made = compiled.plan(experiment(), slice_)
+    assert not made.fits
+    assert made.short == pytest.approx(4.75 * 2**30)

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import SingleDeviceSharding
 
 from polyglot_jax.config import load_experiment
 from polyglot_jax.plan import table
 from polyglot_jax.plan.__main__ import settings
-from polyglot_jax.plan.compiled import plan
+from polyglot_jax.plan.compiled import _asked, plan
 from polyglot_jax.plan.hardware import open_topology
 
 pytestmark = pytest.mark.plan
@@ -66,6 +69,20 @@ def test_a_program_that_is_too_large_is_an_answer() -> None:
     assert not made.fits
     assert made.temporaries is None
     assert made.short > 2**30
+
+
+def test_what_a_tpus_compiler_calls_temporaries() -> None:
+    """12.5 GiB of arguments and 8 of temporaries."""
+    (device, *_) = open_topology("v5e:2x2").devices
+    sizes = ((2**16, 40_960), (40_960, 2**14))
+    x, w = (
+        jax.ShapeDtypeStruct(size, jnp.float32, sharding=SingleDeviceSharding(device))
+        for size in sizes
+    )
+    program = jax.jit(lambda x, w: (jnp.sort(x @ w, axis=0) @ w.T).sum())
+    with pytest.raises(jax.errors.JaxRuntimeError) as refused:
+        program.lower(x, w).compile()
+    assert _asked(str(refused.value)) == (20.5 * 2**30, 15.75 * 2**30)
 
 
 def test_slices_beyond_what_there_is_are_refused() -> None:
