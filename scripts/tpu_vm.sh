@@ -95,11 +95,12 @@ setup() {
   bundle=$(mktemp -d)/polyglot-jax.bundle
   do_it git bundle create --quiet "$bundle" HEAD # with its history: checkpoints name their commit
   gcloud_tpu scp "$bundle" "$name:polyglot-jax.bundle" --node=all --worker=all
+  # A new machine updates itself at first and holds the lock of packages.
   # The images have Python 3.10; uv brings 3.11, the version that the lock is tested with.
   # shellcheck disable=SC2016 # the workers expand it
   everywhere 'set -e; git init --quiet polyglot-jax; cd polyglot-jax
 git fetch --quiet ../polyglot-jax.bundle HEAD; git checkout --quiet --force --detach FETCH_HEAD
-sudo apt-get -qq install --yes gcc make python3-pip
+sudo apt-get -qq -o DPkg::Lock::Timeout=600 install --yes gcc make python3-pip
 python3 -m pip install --quiet --user uv; ~/.local/bin/uv python install --quiet 3.11
 make env PYTHON="$(~/.local/bin/uv python find 3.11)"
 .venv/bin/python -m pip install --quiet --editable ".[tpu,gcs]"'
