@@ -59,7 +59,8 @@ def search(experiment: Experiment, topology: Topology, tries: int = 3) -> Iterat
     likely = [c for c in ordered if c.bytes < HEADROOM * memory] or [smallest]
     limit = math.inf
     while likely and tries:
-        chosen, tries = likely[0], tries - 1
+        # The last word is of the smallest, or "does not fit" would be said too early.
+        chosen, tries = likely[0] if tries > 1 else smallest, tries - 1
         found = plan(chosen.experiment, topology)
         yield found
         if found.fits:
@@ -67,7 +68,7 @@ def search(experiment: Experiment, topology: Topology, tries: int = 3) -> Iterat
         # What was missing corrects the estimates of the others.
         limit = min(limit, chosen.bytes - found.short, 0.98 * chosen.bytes)
         likely = [c for c in ordered if c.bytes < limit]
-        if not likely and chosen is not smallest and smallest.bytes < chosen.bytes:
+        if not likely and smallest.bytes < chosen.bytes:
             likely = [smallest]
 
 

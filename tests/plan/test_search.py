@@ -52,6 +52,20 @@ def test_hopeless_hardware_is_tried_once_at_its_smallest(monkeypatch: pytest.Mon
     assert not found.fits
 
 
+def test_what_does_not_fit_does_not_at_its_smallest(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+
+    def plan(experiment: Any, topology: Any) -> Any:
+        compiled.append(experiment)
+        return too_large(experiment, topology, 1)
+
+    monkeypatch.setattr(search, "plan", plan)
+    where = topology("v5e:4x4", 16)
+    assert len(list(search.search(load_experiment("ko_1p3b"), where, tries=2))) == 2
+    made = search.candidates(load_experiment("ko_1p3b"), where)
+    assert search.estimate_bytes(compiled[-1]) == min(c.bytes for c in made)
+
+
 def test_no_mesh_for_an_odd_number_of_devices() -> None:
     with pytest.raises(ValueError, match="no mesh of 6 devices"):
         list(search.search(load_experiment("ko_1p3b"), topology("a100-80g:1x6", 6)))
