@@ -109,7 +109,7 @@ def describe(p: Plan, mfu: float) -> str:
         lines.append(f"  temporaries {p.temporaries / GIB:.2f} GiB")
     lines += [
         f"  attention   {p.attention}"
-        + ("" if p.temporaries else " (asked for; nothing compiled)"),
+        + ("" if p.temporaries is not None else " (asked for; nothing compiled)"),
         f"  an update   {p.flops:.3e} FLOPs; at {mfu:.0%} of {p.peak_flops:.3e} FLOP/s "
         f"{seconds:.2f} s",
         f"  the whole   {p.tokens / 1e9:.1f}e9 tokens: {days:,.1f} days, "

@@ -6,10 +6,7 @@ that is too large is an answer too: by how much, by the compiler's own account.
 
 import dataclasses
 import math
-import os
 import re
-import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,7 +22,7 @@ from polyglot_jax.attention import Device, compiling_for
 from polyglot_jax.config import Experiment
 from polyglot_jax.mesh import batch_sharding, make_mesh, spread
 from polyglot_jax.plan import hlo
-from polyglot_jax.plan.hardware import GIB, Topology
+from polyglot_jax.plan.hardware import GIB, Topology, what_compilers_say
 from polyglot_jax.step import abstract_state, family, jit_train_step
 
 CUDNN = 91000  # of the target configuration
@@ -124,7 +121,7 @@ def compile_step(experiment: Experiment, mesh: Mesh) -> tuple[Any, str]:
     state, batch = abstract_state(experiment, mesh), abstract_batch(experiment, mesh)
     step = jit_train_step(experiment, mesh)
     device = Device.of(mesh.devices.flat[0])
-    with compiling_for(device), _cudnn_of(device), jax.set_mesh(mesh), _stderr() as said:
+    with compiling_for(device), _cudnn_of(device), jax.set_mesh(mesh), what_compilers_say() as said:
         compiled = step.lower(state, batch).compile(FLAGS.get(device.platform))
     return compiled, said[0]
 
@@ -137,7 +134,8 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
     """
     mesh = make_mesh(experiment.mesh, topology.devices)
     # Described nodes have one slice_index, which those of a run have not: it would refuse the mesh.
-    spread(*mesh.devices.shape, mesh.size // topology.per_host, topology.per_host)
+    nodes = mesh.size // topology.per_host
+    spread(**mesh.shape, slices=nodes, per_slice=topology.per_host)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     t, T = experiment.train, experiment.data.seq_len
     sequences, rest = divmod(t.batch_size, t.accumulation * shards)
@@ -305,21 +303,3 @@ def _cudnn_of(device: Device) -> Iterator[None]:
             for name, answer in answers.items():
                 stack.enter_context(mock.patch.object(cudnn_attention, name, answer))
         yield
-
-
-@contextmanager
-def _stderr() -> Iterator[list[str]]:
-    """Collects what is written to file descriptor 2, where the C++ of the compilers writes."""
-    said: list[str] = []
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as file:
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
-        try:
-            yield said
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
-            file.seek(0)
-            said.append(file.read().decode(errors="replace"))

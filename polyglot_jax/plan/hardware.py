@@ -9,6 +9,10 @@ import importlib.util
 import math
 import os
 import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,23 +179,30 @@ def open_topology(name: str) -> Topology:
     _require("jax_plugins.xla_cuda12" if hardware.gpu else "libtpu", name)
     jax.config.update("jax_platforms", "cpu")  # of the process; the compilers stand beside it
     try:
-        if hardware.gpu:
-            nodes, gpus = shape.split("x")
-            described = topologies.get_topology_desc(
-                "",
-                platform="cuda",
-                target_config=target_config(hardware),
-                topology=f"{nodes}x1x{gpus}",
-            )
-        else:
-            os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no TPU VM to ask for its metadata
-            os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chips to share either
-            options = {"chip_config_name": "megacore"} if kind == "v4" else {}
-            described = topologies.get_topology_desc(platform="tpu", topology_name=name, **options)
+        with what_compilers_say():  # that there is no such device here, in many lines
+            described = _describe(hardware, shape)
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(f"--topology={name}: {' '.join(str(error).split())[:200]}") from None
     assert len(described.devices) == math.prod(map(int, shape.split("x")))
     return Topology(name, hardware, tuple(described.devices))
+
+
+def _describe(hardware: Hardware, shape: str) -> Any:
+    if hardware.gpu:
+        nodes, gpus = shape.split("x")
+        return topologies.get_topology_desc(
+            "",
+            platform="cuda",
+            target_config=target_config(hardware),
+            topology=f"{nodes}x1x{gpus}",
+        )
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # no TPU VM to ask for its metadata
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # no chips to share either
+    return topologies.get_topology_desc(
+        platform="tpu",
+        topology_name=f"{hardware.name}:{shape}",
+        **({"chip_config_name": "megacore"} if hardware.name == "v4" else {}),
+    )
 
 
 def _known() -> str:
@@ -244,3 +255,21 @@ platform_name: "CUDA"
 dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
 device_description_str: "{hardware.kind}"
 """
+
+
+@contextmanager
+def what_compilers_say() -> Iterator[list[str]]:
+    """Collects what is written to file descriptor 2, where the C++ of the compilers writes."""
+    said: list[str] = []
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            sys.stderr.flush()
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            said.append(file.read().decode(errors="replace"))

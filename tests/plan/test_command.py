@@ -29,6 +29,10 @@ def test_what_does_not_fit() -> None:
     assert "asked for; nothing compiled" in command.describe(found, mfu=0.5)
 
 
+def test_no_temporaries_are_some_too() -> None:
+    assert "nothing compiled" not in command.describe(made_plan(temporaries=0), mfu=0.5)
+
+
 def test_settings_make_the_experiment_that_was_planned() -> None:
     assert command.settings(made_plan(attention="xla")) == [
         *("--set mesh.data=1", "--set mesh.fsdp=8", "--set mesh.tensor=1"),
