@@ -15,6 +15,7 @@ from polyglot_jax.mesh import make_mesh
 from polyglot_jax.plan.hardware import open_topology
 
 pytestmark = pytest.mark.plan
+pytest.importorskip("libtpu", reason="the compilers are not here: make test-plan")
 
 
 def compiled_text(kernel: str, devices: Any, config: MeshConfig, head_dim: int) -> str:
