@@ -35,9 +35,8 @@ class Entry(NamedTuple):
     theirs: str
 
 
-STRIP_BYTES = (
-    2**24
-)  # read at a time: memory that is used again, where larger pieces are mapped anew
+# Read at a time: memory of that size is used again, where larger pieces are mapped anew.
+STRIP_BYTES = 2**24
 LAYERS = "layers/"  # paths below it are stacked
 TABLE = {
     "embed_in": Entry("gpt_neox.embed_in.weight", "VD", "V D"),

@@ -79,16 +79,14 @@ def page(cells: dict[tuple[str, str], Plan], provenance: str) -> str:
     Args:
       provenance: versions and command, for the foot of the page.
     """
-    sizes = [size for size in SIZES if any(s == size for s, _ in cells)]
-    topologies = [t for t in TOPOLOGIES if any(t == other for _, other in cells)]
-    header = "| " + " | ".join(["", *(f"`{size}`" for size in sizes)]) + " |\n"
-    header += "|---" * (len(sizes) + 1) + "|\n"
+    header = "| " + " | ".join(["", *(f"`{size}`" for size in SIZES)]) + " |\n"
+    header += "|---" * (len(SIZES) + 1) + "|\n"
     rows = "".join(
-        f"| `{t}` | " + " | ".join(_verdict(cells.get((size, t))) for size in sizes) + " |\n"
-        for t in topologies
+        f"| `{t}` | " + " | ".join(_verdict(cells.get((size, t))) for size in SIZES) + " |\n"
+        for t in TOPOLOGIES
     )
     details = "".join(
-        _detail(cells[size, t]) for size in sizes for t in topologies if (size, t) in cells
+        _detail(cells[size, t]) for size in SIZES for t in TOPOLOGIES if (size, t) in cells
     )
     complaints = [
         f"- `{size}` on `{t}`: {line}\n" for (size, t), p in cells.items() for line in p.complaints
@@ -128,7 +126,7 @@ What the compiled programs do that their shardings should not ask for.
 
 def _verdict(p: Plan | None) -> str:
     if p is None:
-        return ""
+        return "not compiled yet"
     text = f"{days(p, MFU):,.1f} days" if p.fits else f"does not fit by {p.short / GIB:.1f} GiB"
     if p.fits and p.peak is not None:
         text = f"fits, {p.peak / GIB:.1f} GiB; {text}"
