@@ -4,8 +4,8 @@
 #   scripts/keep_going.sh [--dry-run] [--tries=5] [--long=600] COMMAND [ARGUMENT ...]
 #
 # Gives up after --tries failures in a row; an attempt of more than --long seconds did some work and
-# does not count. SIGTERM and SIGINT go to the command and end the repetition; its exit code is
-# this script's.
+# does not count. SIGTERM, SIGINT and SIGHUP go to the command as SIGTERM and end the repetition; its
+# exit code is this script's.
 set -euo pipefail
 
 tries=5
@@ -35,7 +35,8 @@ pass_on() {
   told=$((told + 1))
   [[ -z $child ]] || kill -TERM "$child" 2>/dev/null || true
 }
-trap pass_on TERM INT
+trap pass_on TERM INT HUP
+set -m # its own group: of a Ctrl-C, training would hear twice, and ends unsaved at the second
 
 failures=0
 while true; do

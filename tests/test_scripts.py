@@ -124,6 +124,30 @@ def test_sigterm_lets_the_command_save_and_ends(stand_in, tmp_path):
     assert len(calls(log)) == 1
 
 
+def test_ctrl_c_reaches_the_command_once(tmp_path):
+    """A terminal sends it to the whole group; training ends unsaved at the second signal."""
+    program = """
+import os, signal, sys, time
+told = []
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda number, frame: told.append(number))
+open("ready", "w").close()
+while not told:
+    time.sleep(0.01)
+time.sleep(0.5)
+sys.exit(100 + len(told))
+"""
+    (tmp_path / "work.py").write_text(program)
+    process = subprocess.Popen(
+        [ROOT / "scripts" / "keep_going.sh", sys.executable, "work.py"],
+        **{"cwd": tmp_path, "start_new_session": True},
+    )
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=30) == 101
+
+
 def test_sigterm_between_two_attempts_ends(stand_in):
     """Who says so then is a stand-in for the sleep between them."""
     stand_in("sleep", "kill -TERM $PPID")
