@@ -66,6 +66,8 @@ def damage(step_dir: epath.Path, *, digests: bool = False) -> str | None:
         return f"{FILE} is not what was written ({type(error).__name__})"
     if any(not _NAME.fullmatch(name) or ".." in name.split("/") for name in expected):
         return f"{FILE} names what is no file of a checkpoint"
+    if not expected.keys() >= set(NEEDED):
+        return f"{FILE} does not name all files"
 
     def wrong(name: str) -> str | None:
         size, sha256 = expected[name]

@@ -38,9 +38,9 @@ def _check_agreed(experiment: Experiment, data: Mixture, start: int) -> None:
     """Raises ValueError if this process would train something else than process 0."""
     sections = to_dict(experiment)
     del sections["data"], sections["train"]["init_from"]  # paths may be others on another host
-    found = {**sections, "data": data.fingerprint(), "checkpoint": start}
+    found = json.loads(json.dumps({**sections, "data": data.fingerprint(), "checkpoint": start}))
     first = distributed.agreed(found)
-    for what, value in json.loads(json.dumps(found)).items():
+    for what, value in found.items():
         if value != first[what]:
             shown = f" ({value}, process 0 {first[what]})" if isinstance(value, int) else ""
             raise ValueError(

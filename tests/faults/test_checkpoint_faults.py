@@ -54,6 +54,10 @@ def spoil_digests(step: Path) -> None:
     (step / integrity.FILE).write_text('{"files": {"../../metrics.jsonl": {"bytes": 1')
 
 
+def no_digests(step: Path) -> None:
+    (step / integrity.FILE).write_text('{"files": {}}')
+
+
 def stray_digests(step: Path) -> None:
     path = step / integrity.FILE
     path.write_text(json.dumps({"files": {"state/../../x": {"bytes": 1, "sha256": None}}}))
@@ -67,6 +71,7 @@ DAMAGES = {
     lose_digests: "digests.json is missing",
     empty_metadata: "metadata/metadata has 0 bytes instead of",
     spoil_digests: "digests.json is not what was written",
+    no_digests: "digests.json does not name all files",
     stray_digests: "digests.json names what is no file of a checkpoint",
 }
 
