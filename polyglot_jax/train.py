@@ -216,7 +216,7 @@ def train(
                 # The guard: nothing crosses to the host unasked.
                 with compiles, jax.transfer_guard("disallow"):
                     state, metrics = train_step(state, placed)
-                stopped = stop.requested(step)
+                stopped = stopped or stop.requested(step)
                 log_pending()  # an earlier step's, while the device works on this one
                 if monitor.rewind:
                     break
@@ -237,7 +237,7 @@ def train(
                 log_pending()  # nothing that is not finite is saved; the record is whole
                 if monitor.rewind:
                     break
-                if monitor.is_suspect and (is_last or stopped):
+                if monitor.is_suspect and is_last:
                     raise monitor.failure(step)
                 with log.pause(), watchdog.pause():
                     if evaluates and not monitor.is_suspect:
@@ -250,8 +250,8 @@ def train(
                         made = checkpoint.make_metadata(experiment, step, data.fingerprint())
                         checkpoint.save(manager, state, made)
                         is_due = False
-                if stopped or has_plunged:
-                    break
+                if (stopped and not monitor.is_suspect) or has_plunged:
+                    break  # a stop waits for a step that can be saved: health.max_nonfinite at most
             with watchdog.pause():
                 checkpoint.finish(manager)
     if jax.process_index() == 0:

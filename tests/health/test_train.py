@@ -2,17 +2,23 @@
 
 import json
 import random
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from polyglot_jax import checkpoint, selection
 from polyglot_jax.data.encode import encode
+from polyglot_jax.health.monitor import Monitor
+from polyglot_jax.health.rewind import Rewind
+from polyglot_jax.signals import Stop
+from polyglot_jax.train import train
 from tests.data.made import write_parquet, write_tokenizer
-from tests.runs import ROOT, finish, records, start
+from tests.runs import ROOT, experiment, finish, records, start
 
 SETS = (
     *("model.num_layers=2", "model.d_model=64", "model.num_heads=2", "model.d_ff=256"),
@@ -146,6 +152,37 @@ def test_a_batch_that_spikes(policy, small_corpus, tmp_path):
     assert record == {"step": 81, "health/rewound_from": 91}
     code, output = finish(start(tmp_path / "run", [*sets, "train.steps=115"]))
     assert code == 0, output  # the plan that was skipped is still the same plan
+
+
+def signalled_at(step: int, monkeypatch) -> None:
+    """As with several processes: the service says it with that step alone."""
+    monkeypatch.setattr(
+        Stop, "requested", lambda self, now: signal.SIGTERM if now == step else None
+    )
+
+
+@pytest.mark.slow
+def test_a_signal_in_the_step_of_a_rewind_ends_the_run(tiny_shards, tmp_path, monkeypatch):
+    def update(self, step, values):
+        if step == 5:
+            self.rewind = Rewind(step=3, spike=5)
+
+    monkeypatch.setattr(Monitor, "update", update)
+    signalled_at(5, monkeypatch)
+    ended = train(experiment(tiny_shards), epath.Path(tmp_path), 8)
+    assert ended is signal.SIGTERM
+    assert json.loads((tmp_path / "rewinds.json").read_text()) == [{"step": 3, "spike": 5}]
+
+
+@pytest.mark.slow
+def test_a_signal_waits_for_a_step_that_can_be_saved(tiny_shards, tmp_path, monkeypatch):
+    def update(self, step, values):
+        self.is_suspect = step in (5, 6)
+
+    monkeypatch.setattr(Monitor, "update", update)
+    signalled_at(5, monkeypatch)
+    assert train(experiment(tiny_shards), epath.Path(tmp_path), 20) is signal.SIGTERM
+    assert checkpoint.latest_step(tmp_path) == 7
 
 
 @pytest.mark.slow
