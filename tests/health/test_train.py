@@ -108,29 +108,28 @@ def spoilt(self, examples):
     return batch
 
 Mixture.read = spoilt
-sys.argv[1:] = ["--experiment=ko_tiny", "--workdir={workdir}", *("--set=" + s for s in sets)]
+given = ["--experiment=ko_tiny", "--workdir={workdir}", *("--set=" + s for s in sets)]
+sys.argv[1:] = [*given, *{flags!r}]
 runpy.run_module("polyglot_jax.train", run_name="__main__")
 """
 
 
-def run_with_a_spike(workdir: Path, sets: list[str]) -> tuple[int, str]:
-    """Runs the program on data of which one batch, the 91st, is noise."""
-    done = subprocess.run(
-        [sys.executable, "-c", SPIKING.format(sets=sets, workdir=workdir)],
+def start_with_a_spike(workdir: Path, sets: list[str], *flags: str) -> subprocess.Popen:
+    """Starts the program on data of which one batch, the 91st, is noise."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SPIKING.format(sets=sets, workdir=workdir, flags=flags)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=180,
     )
-    return done.returncode, done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["skip", "rewind"])
 def test_a_batch_that_spikes(policy, small_corpus, tmp_path):
     sets = settings(small_corpus, 110, f"health.on_spike={policy}", "train.eval_every=none")
-    code, output = run_with_a_spike(tmp_path / "run", sets)
+    code, output = finish(start_with_a_spike(tmp_path / "run", sets))
     assert code == 0, output
     assert "skipped 1 update, the last 91: loss and gradient norm more than 6" in output
     steps = [r["step"] for r in records(tmp_path / "run") if "train/loss" in r]
@@ -185,19 +184,33 @@ def test_a_signal_waits_for_a_step_that_can_be_saved(tiny_shards, tmp_path, monk
     assert checkpoint.latest_step(tmp_path) == 7
 
 
-@pytest.mark.slow
-def test_two_processes_probe_and_compare(small_corpus, tmp_path):
-    """Texts are drawn from parameters that no process has whole, and told by one."""
+def flags_of_two() -> list[tuple[str, ...]]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         coordinator = f"--coordinator=127.0.0.1:{s.getsockname()[1]}"
+    return [(coordinator, "--num_processes=2", f"--process_id={i}") for i in range(2)]
+
+
+@pytest.mark.slow
+def test_two_processes_rewind_together(small_corpus, tmp_path):
+    more = ("health.on_spike=rewind", "train.eval_every=none", "mesh.data=1", "mesh.fsdp=2")
+    sets = settings(small_corpus, 96, *more, "model.num_layers=1", "train.eval_sequences=8")
+    flags = flags_of_two()
+    processes = [start_with_a_spike(tmp_path / "run", sets, *its) for its in flags]
+    for code, output in [finish(process) for process in processes]:
+        assert code == 0, output
+    assert checkpoint.read_metadata(tmp_path / "run", 96)["data"]["plan"][0]["skipped"] == [
+        [80, 91]
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_probe_and_compare(small_corpus, tmp_path):
+    """Texts are drawn from parameters that no process has whole, and told by one."""
     more = ("mesh.data=1", "mesh.fsdp=2", "health.probe_every=5", "health.replicas_every=5")
     small = ("model.num_layers=1", "train.eval_sequences=8", 'health.probe_prompts=["","나","가"]')
     sets = settings(small_corpus, 10, *more, *small)
-    processes = [
-        start(tmp_path / "run", sets, coordinator, "--num_processes=2", f"--process_id={i}")
-        for i in range(2)
-    ]
+    processes = [start(tmp_path / "run", sets, *flags) for flags in flags_of_two()]
     for process in processes:
         code, output = finish(process)
         assert code == 0, output
