@@ -63,7 +63,10 @@ def open_manager(
     return ocp.CheckpointManager(
         directory,
         options=ocp.CheckpointManagerOptions(
-            preservation_policy=keep, enable_async_checkpointing=True, async_options=before_commit
+            preservation_policy=keep,
+            cleanup_tmp_directories=True,  # of a kill while it saved: as large as a checkpoint
+            enable_async_checkpointing=True,
+            async_options=before_commit,
         ),
         item_handlers=handlers,
     )
@@ -131,7 +134,8 @@ def set_damaged_aside(workdir: epath.PathLike) -> list[str]:
     directory = _directory(workdir)
     _, damaged = integrity.newest_good(directory, complete_steps(workdir), digests=True)
     return [
-        f"checkpoint {step} is damaged ({what}): moved to {integrity.set_aside(directory, step)}"
+        f"checkpoint {step} is damaged ({what}): moved to "
+        f"{integrity.set_aside(directory, step, what)}"
         for step, what in damaged.items()
     ]
 

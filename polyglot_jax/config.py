@@ -303,6 +303,10 @@ def validate(experiment: Experiment) -> None:
     _check(0 <= o.b2 < 1, f"optimizer.b2={o.b2}: must be at least 0 and below 1")
     _check(o.weight_decay >= 0, f"optimizer.weight_decay={o.weight_decay}: must not be negative")
     _check_pattern("optimizer.trainable", o.trainable)
+    _check(
+        bool(e.health.probe_prompts) or e.health.probe_every is None,
+        "health.probe_prompts is empty: give it a prompt, or --set health.probe_every=none",
+    )
     _check(0 <= t.seed < 2**32, f"train.seed={t.seed}: must fit 32 bits")
     _validate_plan(d.plan)
 

@@ -7,6 +7,7 @@ behind notice, by a collective that breaks or by missing signs of life, and end 
 sees failure on all hosts soon, and can start the command again.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from polyglot_jax import cli, coordination_log
 
@@ -75,6 +78,20 @@ def joined(
         # Not by sys.exit: threads that wait for other processes, and JAX's own goodbye, would hold
         # this one for minutes while the others wait for it in a collective.
         os._exit(1 if end is None else end[1])
+
+
+def agreed(value: Any) -> Any:
+    """Returns what process 0 gives, JSON, on every process; all must call it, in the same order.
+
+    For whatever is decided by a file: one that process 0 has written may look older elsewhere, and
+    processes that decide differently wait for each other forever.
+    """
+    if jax.process_count() == 1:
+        return value
+    content = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    size = int(multihost_utils.broadcast_one_to_all(np.int32(content.size)))
+    told = multihost_utils.broadcast_one_to_all(np.resize(content, size))
+    return json.loads(np.asarray(told).tobytes())
 
 
 def surroundings() -> dict[str, Any]:

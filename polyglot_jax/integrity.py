@@ -45,8 +45,8 @@ def seal(step_dir: epath.Path) -> None:
 def damage(step_dir: epath.Path, *, digests: bool = False) -> str | None:
     """Returns what is wrong with a step's files, None where nothing is.
 
-    Steps of before there were digests, and of other writers, have none: of them only the files
-    that no step can be without are looked for.
+    Steps of before there were digests, of format version 1, have none: of them only the files that
+    no step can be without are looked for.
 
     Args:
       digests: read every file, instead of asking for its size only.
@@ -56,6 +56,8 @@ def damage(step_dir: epath.Path, *, digests: bool = False) -> str | None:
     path = step_dir / FILE
     if not path.exists():
         lost = [name for name in NEEDED if _size(step_dir / name) in (None, 0)]
+        if not lost and _format_version(step_dir) > 1:
+            return f"{FILE} is missing"
         return f"{lost[0]} is missing or empty" if lost else None
     try:
         entries: dict[str, dict[str, Any]] = json.loads(path.read_bytes())["files"]
@@ -64,6 +66,8 @@ def damage(step_dir: epath.Path, *, digests: bool = False) -> str | None:
         return f"{FILE} is not what was written ({type(error).__name__})"
     if any(not _NAME.fullmatch(name) or ".." in name.split("/") for name in expected):
         return f"{FILE} names what is no file of a checkpoint"
+    if not expected.keys() >= set(NEEDED):
+        return f"{FILE} does not name all files"
 
     def wrong(name: str) -> str | None:
         size, sha256 = expected[name]
@@ -102,12 +106,25 @@ def newest_good(
     return None, {}
 
 
-def set_aside(directory: epath.Path, step: int) -> epath.Path:
-    """Moves a step to the directory `damaged` beside `directory`; returns where it is now."""
+def set_aside(directory: epath.Path, step: int, what: str) -> epath.Path:
+    """Moves a step to the directory `damaged` beside `directory`; returns where it is now.
+
+    Args:
+      what: is wrong with it. It is written beside it; in a bucket, that makes the directory.
+    """
     damaged = directory.parent / "damaged"
     damaged.mkdir(exist_ok=True)
     places = (damaged / f"{step}.{i}" for i in itertools.count())
-    return (directory / str(step)).rename(next(place for place in places if not place.exists()))
+    place = next(place for place in places if not place.exists())
+    place.with_name(f"{place.name}.txt").write_text(f"{what}\n")
+    return (directory / str(step)).rename(place)
+
+
+def _format_version(step_dir: epath.Path) -> int:
+    try:
+        return int(json.loads((step_dir / "metadata" / "metadata").read_bytes())["format_version"])
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        return 0  # spoilt in other ways, which its reader tells
 
 
 def _files(step_dir: epath.Path) -> list[str]:

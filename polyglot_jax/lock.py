@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import jax
@@ -107,7 +107,8 @@ def _in_store(
         over.set()
         thread.join()
         if not lost.is_set():
-            store.write(FILE, None, if_equal=generation).result()
+            with suppress(ValueError):  # a run that has ended well is no failure; silence frees it
+                store.write(FILE, None, if_equal=generation).result()
 
 
 def _take(store: ts.KvStore, workdir: epath.Path, mine: str, silence: float) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ import jax
 from etils import epath
 from tqdm import tqdm
 
+from polyglot_jax import distributed
 from polyglot_jax.devices import peak_flops
 
 
@@ -23,6 +25,8 @@ class RunLog:
     "train/...", "held_out/...", "probe/..." or "health/...". On resume, lines of steps that will
     be run again are dropped, so a killed run leaves the record of an uninterrupted one. `records`
     has what the file has, on every process.
+
+    A bucket cannot append: there the whole object is written by `flush` and at the end.
     """
 
     def __init__(
@@ -43,17 +47,20 @@ class RunLog:
         self._since = (time.perf_counter(), start_step)
         self._paused = 0.0
         path = workdir / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if 0 < start_step >= _step_of(line)]
+        lines = _lines(path) if self._is_writer and start_step and path.exists() else []
+        whole = [line for line in lines if _step_of(line) <= start_step]
+        kept = distributed.agreed(whole)
         self.records: list[dict[str, float]] = [json.loads(line) for line in kept]
         if not self._is_writer:
             return
+        self._path = path
+        self._lines = [line + "\n" for line in kept]
         rewritten = path.with_name("metrics.jsonl.tmp")
-        rewritten.write_text("".join(line + "\n" for line in kept))
+        rewritten.write_text("".join(self._lines))
         rewritten.replace(path)
         from polyglot_jax.board import Board  # loads torch where there is one: readers need not
 
-        self._jsonl = path.open("a")
+        self._jsonl = None if _is_remote(path) else path.open("a")
         self._board = Board(workdir / "tensorboard", purge_step=start_step + 1)
         self._bar = tqdm(
             total=end_step, initial=start_step, unit="step", disable=None, dynamic_ncols=True
@@ -72,7 +79,10 @@ class RunLog:
     ) -> None:
         if self._is_writer:
             self._bar.close()
-            self._jsonl.close()
+            if self._jsonl is None:
+                self.flush()
+            else:
+                self._jsonl.close()
             self._board.close()
 
     def say(self, text: str) -> None:
@@ -134,13 +144,36 @@ class RunLog:
         self.records.append({"step": step} | finite)
         if not self._is_writer:
             return
-        try:
-            self._jsonl.write(json.dumps(self.records[-1]) + "\n")
-            self._jsonl.flush()
-        except OSError as error:
-            raise OSError(f"cannot write {self._jsonl.name}: {error}") from error
+        line = json.dumps(self.records[-1]) + "\n"
+        if self._jsonl is None:
+            self._lines.append(line)
+        else:
+            with self._write_errors():
+                self._jsonl.write(line)
+                self._jsonl.flush()
         for name, value in finite.items():
             self._board.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Makes the record durable: call it before a checkpoint is saved, which relies on it.
+
+        Raises:
+          OSError: the file cannot be written.
+        """
+        if not self._is_writer:
+            return
+        with self._write_errors():
+            if self._jsonl is None:
+                self._path.write_text("".join(self._lines))
+            else:
+                os.fsync(self._jsonl.fileno())
+
+    @contextmanager
+    def _write_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(f"cannot write {self._path}: {error}") from error
 
 
 def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
@@ -153,6 +186,10 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
     if not path.exists():
         raise ValueError(f"no {path}: is it the --workdir of a training run?")
     return [_record(line, f"{path}, line {i}") for i, line in enumerate(_lines(path), 1)]
+
+
+def _is_remote(path: epath.Path) -> bool:
+    return "://" in os.fspath(path)
 
 
 def _lines(path: epath.Path) -> list[str]:
@@ -172,8 +209,8 @@ def _record(line: str, where: str) -> dict[str, float]:
 
 
 def _step_of(line: str) -> float:
-    """Returns the step of a line; a last line cut off by a kill belongs to no step."""
+    """Returns the step of a line; what is no record, after a power cut say, belongs to no step."""
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
+        return _record(line, "")["step"]
+    except ValueError:
         return float("inf")

@@ -134,14 +134,28 @@ def overview(
             names[step].append(f"@{name}")
     for step, what in (damaged or {}).items():
         names[step].append(f"damaged: {what}")
-    header = ("step", "epoch", "train bpb", "held-out loss", "held-out bpb")
+    header = (
+        "step",
+        "epoch",
+        "train bpb",
+        "held-out loss",
+        "held-out bpb",
+        "repetition",
+        "looping",
+    )
     lines = ["".join(f"{title:>15}" for title in header)]
     for step in sorted(steps):
         record = records.get(step, {})
         epochs = [value for name, value in record.items() if name.startswith("train/epoch/")]
         values = (
             max(epochs, default=None),
-            *map(record.get, ("train/bits_per_byte", "held_out/loss", "held_out/bits_per_byte")),
+            *map(
+                record.get,
+                (
+                    *("train/bits_per_byte", "held_out/loss", "held_out/bits_per_byte"),
+                    *("probe/repetition", "probe/looping"),
+                ),
+            ),
         )
         cells = [f"{step:,}", *("-" if v is None else f"{v:.4f}" for v in values)]
         lines.append("".join(f"{c:>15}" for c in cells) + "  " + " ".join(names[step]))

@@ -169,7 +169,11 @@ def train(
                 f"{dict(mesh.shape)}, attention {kernel}, from {origin}"
             )
             guard = {name: int(getattr(state.guard, name)) for name in GUARD}
-            monitor = Monitor(experiment, workdir, log, guard, manager.all_steps)
+
+            def steps_saved() -> list[int]:
+                return distributed.agreed([int(step) for step in manager.all_steps()])
+
+            monitor = Monitor(experiment, workdir, log, guard, steps_saved)
             for done in (r for r in rewinds if r.step == start):
                 log.record(start + 1, "health", {"rewound_from": done.spike})
                 log.say(f"step {start:>7,}  again, without the data up to step {done.spike:,}")
@@ -212,6 +216,7 @@ def train(
                 # The guard: nothing crosses to the host unasked.
                 with compiles, jax.transfer_guard("disallow"):
                     state, metrics = train_step(state, placed)
+                stopped = stopped or stop.requested(step)
                 log_pending()  # an earlier step's, while the device works on this one
                 if monitor.rewind:
                     break
@@ -219,7 +224,6 @@ def train(
                     metrics["loss"].block_until_ready()
                     watchdog.beat(step)
                 is_last = step == last_step
-                stopped = stop.requested(step)
                 evaluates = is_last or (t.eval_every is not None and step % t.eval_every == 0)
                 probes = step % probe_every == 0
                 is_due |= step % t.checkpoint_every == 0
@@ -233,7 +237,7 @@ def train(
                 log_pending()  # nothing that is not finite is saved; the record is whole
                 if monitor.rewind:
                     break
-                if monitor.is_suspect and (is_last or stopped):
+                if monitor.is_suspect and is_last:
                     raise monitor.failure(step)
                 with log.pause(), watchdog.pause():
                     if evaluates and not monitor.is_suspect:
@@ -242,17 +246,21 @@ def train(
                         monitor.probed(step, jax.device_get(probe(state.params)), vocabulary)
                     if (saves or has_plunged) and not monitor.is_suspect:
                         still_ours()
+                        log.flush()
                         made = checkpoint.make_metadata(experiment, step, data.fingerprint())
                         checkpoint.save(manager, state, made)
                         is_due = False
-                if stopped or has_plunged:
-                    break
-        checkpoint.finish(manager)
+                if (stopped and not monitor.is_suspect) or has_plunged:
+                    break  # a stop waits for a step that can be saved: health.max_nonfinite at most
+            with watchdog.pause():
+                checkpoint.finish(manager)
     if jax.process_index() == 0:
         plot_run(workdir)
     if monitor.rewind:
         rewind.begin(workdir, monitor.rewind)
-        return monitor.rewind
+        if stopped:
+            print(f"{stopped.name}: goes back to step {monitor.rewind.step} then", flush=True)
+        return stopped or monitor.rewind
     if has_plunged:
         raise ValueError(
             f"stopped after step {step} by health.on_plunge; go on from {workdir}@before_plunge "

@@ -14,8 +14,11 @@ from polyglot_jax.data.resume import check_same
 def check_start(experiment: Experiment, workdir: epath.Path, data: Mixture) -> int:
     """Returns the step that the run goes on from, 0 for a new one; only sizes of files are checked.
 
+    All processes call it.
+
     Raises:
-      ValueError: all checkpoints are damaged, or the newest good one is not of this run.
+      ValueError: all checkpoints are damaged, or the newest good one is not of this run; or the
+        processes of the run have not found the same.
     """
     start = checkpoint.newest_good(workdir)
     if start == 0:
@@ -27,7 +30,23 @@ def check_start(experiment: Experiment, workdir: epath.Path, data: Mixture) -> i
         metadata = checkpoint.read_metadata(workdir, start)
         check_same_run(from_dict(metadata["experiment"]), experiment)
         check_same(metadata["data"], data.fingerprint(), start)
+    _check_agreed(experiment, data, start or 0)
     return start or 0
+
+
+def _check_agreed(experiment: Experiment, data: Mixture, start: int) -> None:
+    """Raises ValueError if this process would train something else than process 0."""
+    sections = to_dict(experiment)
+    del sections["data"], sections["train"]["init_from"]  # paths may be others on another host
+    found = json.loads(json.dumps({**sections, "data": data.fingerprint(), "checkpoint": start}))
+    first = distributed.agreed(found)
+    for what, value in found.items():
+        if value != first[what]:
+            shown = f" ({value}, process 0 {first[what]})" if isinstance(value, int) else ""
+            raise ValueError(
+                f"this process has found another {what} than process 0{shown}: start all with the "
+                "same command, the same data, and a --workdir that they share"
+            )
 
 
 def check_same_run(saved: Experiment, current: Experiment) -> None:

@@ -55,6 +55,37 @@ def test_resuming_drops_what_will_be_run_again(tmp_path):
     assert [r["step"] for r in read_metrics(tmp_path)] == [0, 1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("line", [b"[1]", b"{}", b'{"step": "3"}', b"\x00\xff\x00", b"null"])
+def test_resuming_drops_what_is_no_record(tmp_path, line):
+    """A power cut may leave anything where the disk had not written yet."""
+    record(tmp_path, [1, 2])
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(line + b"\n")
+    record(tmp_path, [3], start_step=2)
+    assert [r["step"] for r in read_metrics(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_a_bucket_gets_the_whole_record_at_each_flush(tmp_path, monkeypatch):
+    """It cannot append: what opens an object for that overwrites it."""
+    monkeypatch.setattr(metrics, "_is_remote", lambda path: True)
+    record(tmp_path, [1, 2])
+    with open_log(tmp_path, start_step=2) as log:
+        log.train(3, VALUES, {"ko": 1.0})
+        log.flush()
+        log.train(4, VALUES, {"ko": 1.0})
+        assert [r["step"] for r in read_metrics(tmp_path)] == [0, 1, 2, 3]
+    assert [r["step"] for r in read_metrics(tmp_path)] == [0, 1, 2, 3, 4]
+
+
+def test_other_processes_know_what_process_0_has_read(tmp_path, monkeypatch):
+    """Their own look at the file may be older, and decisions are made from it."""
+    record(tmp_path, [1, 2])
+    told = [json.dumps({"step": 1, "held_out/loss": 2.0})]
+    monkeypatch.setattr(metrics.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(metrics.distributed, "agreed", lambda value: told)
+    assert open_log(tmp_path, start_step=2).records == [{"step": 1, "held_out/loss": 2.0}]
+
+
 def test_starting_again_from_scratch_drops_everything(tmp_path):
     record(tmp_path, [1, 2])
     record(tmp_path, [1])

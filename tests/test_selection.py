@@ -53,6 +53,7 @@ def workdir(tmp_path: Path) -> Path:
         {"step": 15, "held_out/bits_per_byte": 1.0, "held_out/loss": 2.0},
         {"step": 20, "held_out/bits_per_byte": 1.5, "held_out/loss": 3.0},
         {"step": 30, "held_out/bits_per_byte": 1.75, "held_out/loss": 3.5},
+        {"step": 30, "probe/repetition": 0.25, "probe/distinct_2": 0.5, "probe/looping": 0.125},
     ]
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (tmp_path / "metrics.jsonl").write_text(lines)
@@ -113,9 +114,9 @@ def test_the_list(workdir: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     rows = [line.split() for line in done.stdout.splitlines()[1:4]]
     assert rows == [
-        ["10", "1.5000", "2.2500", "4.0000", "2.0000", "@before_plunge"],
-        ["20", "-", "-", "3.0000", "1.5000", "@best"],
-        ["30", "-", "-", "3.5000", "1.7500", "@newest"],
+        ["10", "1.5000", "2.2500", "4.0000", "2.0000", "-", "-", "@before_plunge"],
+        ["20", "-", "-", "3.0000", "1.5000", "-", "-", "@best"],
+        ["30", "-", "-", "3.5000", "1.7500", "0.2500", "0.1250", "@newest"],
     ]
     assert (workdir / "checkpoints.png").read_bytes().startswith(b"\x89PNG")
     assert done.stderr == ""

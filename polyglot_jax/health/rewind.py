@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import jax
 from etils import epath
-from jax.experimental import multihost_utils
 
-from polyglot_jax import typed
+from polyglot_jax import distributed, typed
 from polyglot_jax.config import DataConfig, DataPhase
 from polyglot_jax.data.mixture import skip
 
@@ -31,15 +30,19 @@ class Rewind:
 
 
 def read(workdir: epath.PathLike) -> list[Rewind]:
-    """Returns the rewinds of a run in order. Raises ValueError if the file is not `begin`'s."""
+    """Returns the rewinds of a run in order, as process 0 reads them; all processes call it.
+
+    Raises:
+      ValueError: the file is not `begin`'s.
+    """
     path = epath.Path(workdir) / "rewinds.json"
-    if not path.exists():
-        return []
-    try:
-        values = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {error}") from error
-    return list(typed.build(tuple[Rewind, ...], values, where=str(path)))
+    values = []
+    if jax.process_index() == 0 and path.exists():
+        try:
+            values = json.loads(path.read_text())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from error
+    return list(typed.build(tuple[Rewind, ...], distributed.agreed(values), where=str(path)))
 
 
 def begin(workdir: epath.PathLike, rewind: Rewind) -> None:
@@ -55,13 +58,11 @@ def begin(workdir: epath.PathLike, rewind: Rewind) -> None:
             f"step {rewind.step} {MOST} times, each time past the data that made it. It is not the "
             "data: lower optimizer.learning_rate, or --set health.on_spike=skip"
         )
-    multihost_utils.sync_global_devices("rewinds are read")
     if jax.process_index() == 0:
         from polyglot_jax import report  # matplotlib, which no reader needs
 
         rewinds = [dataclasses.asdict(r) for r in [*earlier, rewind]]
         report.write(epath.Path(workdir) / "rewinds.json", json.dumps(rewinds, indent=2) + "\n")
-    multihost_utils.sync_global_devices("the rewind is recorded")
 
 
 def without(data: DataConfig, rewinds: Sequence[Rewind]) -> DataConfig:

@@ -42,12 +42,20 @@ def lose_arrays(step: Path) -> None:
     shutil.rmtree(step / "state")
 
 
+def lose_digests(step: Path) -> None:
+    (step / integrity.FILE).unlink()
+
+
 def empty_metadata(step: Path) -> None:
     (step / "metadata" / "metadata").write_text("")
 
 
 def spoil_digests(step: Path) -> None:
     (step / integrity.FILE).write_text('{"files": {"../../metrics.jsonl": {"bytes": 1')
+
+
+def no_digests(step: Path) -> None:
+    (step / integrity.FILE).write_text('{"files": {}}')
 
 
 def stray_digests(step: Path) -> None:
@@ -60,8 +68,10 @@ DAMAGES = {
     truncate: "has 1000 bytes instead of",
     half_delete: "is missing",
     lose_arrays: "is missing",
+    lose_digests: "digests.json is missing",
     empty_metadata: "metadata/metadata has 0 bytes instead of",
     spoil_digests: "digests.json is not what was written",
+    no_digests: "digests.json does not name all files",
     stray_digests: "digests.json names what is no file of a checkpoint",
 }
 
@@ -80,6 +90,7 @@ def test_damage_is_known_and_set_aside(whole_run, tmp_path, damage, what):
     place = workdir / "damaged" / f"{NEWEST}.0"
     assert re.fullmatch(rf"checkpoint {NEWEST} is damaged \(.*{what}.*\): moved to {place}", line)
     assert sorted(p.name for p in place.rglob("*")) == before  # nothing of it is deleted
+    assert what in place.with_name(f"{NEWEST}.0.txt").read_text()
     assert sorted(checkpoint.complete_steps(workdir)) == [NEWEST - 6, BEFORE]
 
 
@@ -138,6 +149,19 @@ def test_a_bit_that_flips_anywhere_is_known(whole_run, tmp_path):
                 assert integrity.damage(epath.Path(step), digests=True), (path, at)
         path.write_bytes(content)
     assert integrity.damage(epath.Path(step), digests=True) is None
+
+
+def test_what_a_kill_left_of_a_save_is_deleted(tmp_path):
+    """It is as large as a checkpoint, and a months-long run is killed often."""
+    manager = checkpoint.open_manager(tmp_path, Keep(newest=3))
+    checkpoint.save(manager, {"params": np.ones(3)}, {"format_version": 2, "step": 1})
+    checkpoint.finish(manager)
+    whole = tmp_path / "checkpoints" / "1"
+    shutil.copytree(whole, tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp-17")
+    manager = checkpoint.open_manager(tmp_path, Keep(newest=3))
+    checkpoint.save(manager, {"params": np.ones(3)}, {"format_version": 2, "step": 3})
+    checkpoint.finish(manager)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "3"]
 
 
 @pytest.mark.parametrize("kept", [1, 2])

@@ -81,6 +81,20 @@ def test_in_a_bucket_an_owner_that_was_cut_off_saves_nothing_more(store):
     assert store.read(lock.FILE).result().value == b"process 2 on other since now"
 
 
+def test_a_bucket_that_fails_at_the_end_fails_no_run(store):
+    class Failing:
+        read = store.read
+
+        def write(self, key, value, **kwargs):
+            if value is None:
+                raise ValueError("UNAVAILABLE")
+            return store.write(key, value, **kwargs)
+
+    with hold(Failing()):
+        pass
+    assert store.read(lock.FILE).result().state == "value"
+
+
 def test_in_a_bucket_one_of_two_at_once_gets_it(store):
     """Both find nothing; the conditional write of the slower one fails."""
     barrier, outcomes = threading.Barrier(4), []

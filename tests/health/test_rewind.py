@@ -53,6 +53,13 @@ def test_recorded_and_no_more_than_three_times(tmp_path):
         rewind.begin(tmp_path, rewinds[3])
 
 
+def test_other_processes_know_what_process_0_has_read(tmp_path, monkeypatch):
+    """One that does not see the newest file yet would train on other data."""
+    monkeypatch.setattr(rewind.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(rewind.distributed, "agreed", lambda value: [{"step": 80, "spike": 91}])
+    assert rewind.read(tmp_path) == [Rewind(step=80, spike=91)]
+
+
 @pytest.mark.parametrize("text", ["[", '[{"step": 1}]', '{"a": 1}', '[{"step": 1, "spike": "x"}]'])
 def test_a_spoilt_file_is_one_line(tmp_path, text):
     (tmp_path / "rewinds.json").write_text(text)

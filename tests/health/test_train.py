@@ -2,17 +2,23 @@
 
 import json
 import random
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from etils import epath
 
 from polyglot_jax import checkpoint, selection
 from polyglot_jax.data.encode import encode
+from polyglot_jax.health.monitor import Monitor
+from polyglot_jax.health.rewind import Rewind
+from polyglot_jax.signals import Stop
+from polyglot_jax.train import train
 from tests.data.made import write_parquet, write_tokenizer
-from tests.runs import ROOT, finish, records, start
+from tests.runs import ROOT, experiment, finish, records, start
 
 SETS = (
     *("model.num_layers=2", "model.d_model=64", "model.num_heads=2", "model.d_ff=256"),
@@ -102,29 +108,28 @@ def spoilt(self, examples):
     return batch
 
 Mixture.read = spoilt
-sys.argv[1:] = ["--experiment=ko_tiny", "--workdir={workdir}", *("--set=" + s for s in sets)]
+given = ["--experiment=ko_tiny", "--workdir={workdir}", *("--set=" + s for s in sets)]
+sys.argv[1:] = [*given, *{flags!r}]
 runpy.run_module("polyglot_jax.train", run_name="__main__")
 """
 
 
-def run_with_a_spike(workdir: Path, sets: list[str]) -> tuple[int, str]:
-    """Runs the program on data of which one batch, the 91st, is noise."""
-    done = subprocess.run(
-        [sys.executable, "-c", SPIKING.format(sets=sets, workdir=workdir)],
+def start_with_a_spike(workdir: Path, sets: list[str], *flags: str) -> subprocess.Popen:
+    """Starts the program on data of which one batch, the 91st, is noise."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SPIKING.format(sets=sets, workdir=workdir, flags=flags)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=180,
     )
-    return done.returncode, done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", ["skip", "rewind"])
 def test_a_batch_that_spikes(policy, small_corpus, tmp_path):
     sets = settings(small_corpus, 110, f"health.on_spike={policy}", "train.eval_every=none")
-    code, output = run_with_a_spike(tmp_path / "run", sets)
+    code, output = finish(start_with_a_spike(tmp_path / "run", sets))
     assert code == 0, output
     assert "skipped 1 update, the last 91: loss and gradient norm more than 6" in output
     steps = [r["step"] for r in records(tmp_path / "run") if "train/loss" in r]
@@ -148,19 +153,64 @@ def test_a_batch_that_spikes(policy, small_corpus, tmp_path):
     assert code == 0, output  # the plan that was skipped is still the same plan
 
 
+def signalled_at(step: int, monkeypatch) -> None:
+    """As with several processes: the service says it with that step alone."""
+    monkeypatch.setattr(
+        Stop, "requested", lambda self, now: signal.SIGTERM if now == step else None
+    )
+
+
 @pytest.mark.slow
-def test_two_processes_probe_and_compare(small_corpus, tmp_path):
-    """Texts are drawn from parameters that no process has whole, and told by one."""
+def test_a_signal_in_the_step_of_a_rewind_ends_the_run(tiny_shards, tmp_path, monkeypatch):
+    def update(self, step, values):
+        if step == 5:
+            self.rewind = Rewind(step=3, spike=5)
+
+    monkeypatch.setattr(Monitor, "update", update)
+    signalled_at(5, monkeypatch)
+    ended = train(experiment(tiny_shards), epath.Path(tmp_path), 8)
+    assert ended is signal.SIGTERM
+    assert json.loads((tmp_path / "rewinds.json").read_text()) == [{"step": 3, "spike": 5}]
+
+
+@pytest.mark.slow
+def test_a_signal_waits_for_a_step_that_can_be_saved(tiny_shards, tmp_path, monkeypatch):
+    def update(self, step, values):
+        self.is_suspect = step in (5, 6)
+
+    monkeypatch.setattr(Monitor, "update", update)
+    signalled_at(5, monkeypatch)
+    assert train(experiment(tiny_shards), epath.Path(tmp_path), 20) is signal.SIGTERM
+    assert checkpoint.latest_step(tmp_path) == 7
+
+
+def flags_of_two() -> list[tuple[str, ...]]:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         coordinator = f"--coordinator=127.0.0.1:{s.getsockname()[1]}"
+    return [(coordinator, "--num_processes=2", f"--process_id={i}") for i in range(2)]
+
+
+@pytest.mark.slow
+def test_two_processes_rewind_together(small_corpus, tmp_path):
+    more = ("health.on_spike=rewind", "train.eval_every=none", "mesh.data=1", "mesh.fsdp=2")
+    sets = settings(small_corpus, 96, *more, "model.num_layers=1", "train.eval_sequences=8")
+    flags = flags_of_two()
+    processes = [start_with_a_spike(tmp_path / "run", sets, *its) for its in flags]
+    for code, output in [finish(process) for process in processes]:
+        assert code == 0, output
+    assert checkpoint.read_metadata(tmp_path / "run", 96)["data"]["plan"][0]["skipped"] == [
+        [80, 91]
+    ]
+
+
+@pytest.mark.slow
+def test_two_processes_probe_and_compare(small_corpus, tmp_path):
+    """Texts are drawn from parameters that no process has whole, and told by one."""
     more = ("mesh.data=1", "mesh.fsdp=2", "health.probe_every=5", "health.replicas_every=5")
     small = ("model.num_layers=1", "train.eval_sequences=8", 'health.probe_prompts=["","나","가"]')
     sets = settings(small_corpus, 10, *more, *small)
-    processes = [
-        start(tmp_path / "run", sets, coordinator, "--num_processes=2", f"--process_id={i}")
-        for i in range(2)
-    ]
+    processes = [start(tmp_path / "run", sets, *flags) for flags in flags_of_two()]
     for process in processes:
         code, output = finish(process)
         assert code == 0, output
