@@ -151,6 +151,7 @@ def test_the_number_of_processes_may_change(whole_run, tiny_shards, tmp_path):
         assert a["train/epoch/tiny"] == b["train/epoch/tiny"]
 
 
+@pytest.mark.slow  # test_train resumes on another mesh as well
 def test_another_mesh_goes_on_with_the_same_examples(whole_run, tiny_shards, tmp_path):
     """1x8x1 -> 2x2x2 -> 8x1x1. That wrong examples would show, test_train.py proves."""
     for end, mesh in ((8, (1, 8, 1)), (16, (2, 2, 2)), (STEPS, (8, 1, 1))):
