@@ -19,6 +19,7 @@ from jax._src.cudnn import fused_attention_stablehlo as cudnn_attention
 from jax.sharding import Mesh
 
 from polyglot_jax.attention import Device, compiling_for
+from polyglot_jax.cli import one_line
 from polyglot_jax.config import Experiment
 from polyglot_jax.mesh import batch_sharding, make_mesh, spread
 from polyglot_jax.plan import hlo
@@ -130,7 +131,8 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
     """Compiles an experiment as it is set for a topology.
 
     Raises:
-      ValueError: its mesh, batch or kernel does not go with the devices.
+      ValueError: its mesh, batch or kernel does not go with the devices, or their compiler fails
+        for another reason than a lack of memory.
     """
     mesh = make_mesh(experiment.mesh, topology.devices)
     # Described nodes have one slice_index, which those of a run have not: it would refuse the mesh.
@@ -176,7 +178,11 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         compiled, said = compile_step(experiment, mesh)
     except jax.errors.JaxRuntimeError as error:
         if (asked := _asked(str(error))) is None:
-            raise
+            raise ValueError(
+                f"the compiler of {topology.name} fails on {experiment.name} over the mesh "
+                f"{dict(mesh.shape)}, {sequences} sequences at a time, remat "
+                f"{experiment.model.remat}: {one_line(error)[:300]}"
+            ) from error
         wanted, memory = asked
         return dataclasses.replace(known, memory=memory, short=wanted - memory)
     analysis = compiled.memory_analysis()

@@ -43,10 +43,12 @@ def candidates(experiment: Experiment, topology: Topology) -> list[Candidate]:
 def search(experiment: Experiment, topology: Topology, tries: int = 3) -> Iterator[Plan]:
     """Yields the plans that were compiled, until one fits or `tries` did not.
 
-    Where no estimate is near the memory of a device, only the smallest candidate is compiled.
+    Where no estimate is near the memory of a device, only the smallest candidate is compiled. One
+    that the compiler fails on is a try, and the next is taken.
 
     Raises:
-      ValueError: no mesh of these devices goes with the model and its batch.
+      ValueError: no mesh of these devices goes with the model and its batch, or the compiler fails
+        on every candidate.
     """
     ordered = candidates(experiment, topology)
     if not ordered:
@@ -54,22 +56,29 @@ def search(experiment: Experiment, topology: Topology, tries: int = 3) -> Iterat
             f"{experiment.name}: no mesh of {len(topology.devices)} devices divides its width, "
             f"heads and train.batch_size={experiment.train.batch_size}"
         )
-    memory = topology.hardware.usable
-    smallest = min(ordered, key=lambda c: c.bytes)
-    likely = [c for c in ordered if c.bytes < HEADROOM * memory] or [smallest]
-    limit = math.inf
-    while likely and tries:
+    limit = HEADROOM * topology.hardware.usable
+    is_answered = False
+    failure: ValueError | None = None
+    while ordered and tries:
+        smallest = min(ordered, key=lambda c: c.bytes)
+        likely = [c for c in ordered if c.bytes < limit]
         # The last word is of the smallest, or "does not fit" would be said too early.
-        chosen, tries = likely[0] if tries > 1 else smallest, tries - 1
-        found = plan(chosen.experiment, topology)
+        chosen = likely[0] if likely and tries > 1 else smallest
+        tries -= 1
+        try:
+            found = plan(chosen.experiment, topology)
+        except ValueError as error:
+            failure = error
+            ordered.remove(chosen)
+            continue
         yield found
-        if found.fits:
+        is_answered = True
+        if found.fits or chosen is smallest:
             return
         # What was missing corrects the estimates of the others.
         limit = min(limit, chosen.bytes - found.short, 0.98 * chosen.bytes)
-        likely = [c for c in ordered if c.bytes < limit]
-        if not likely and smallest.bytes < chosen.bytes:
-            likely = [smallest]
+    if failure is not None and not is_answered:
+        raise failure
 
 
 def _with_kernel(experiment: Experiment, topology: Topology) -> Experiment:

@@ -66,6 +66,32 @@ def test_what_does_not_fit_does_not_at_its_smallest(monkeypatch: pytest.MonkeyPa
     assert search.estimate_bytes(compiled[-1]) == min(c.bytes for c in made)
 
 
+def test_a_candidate_that_the_compiler_fails_on_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[Any] = []
+
+    def plan(experiment: Any, topology: Any) -> Any:
+        compiled.append(experiment)
+        if len(compiled) == 1:
+            raise ValueError("the compiler of v5e:4x4 fails")
+        return made_plan()
+
+    monkeypatch.setattr(search, "plan", plan)
+    (found,) = search.search(load_experiment("ko_1p3b"), topology("v5e:4x4", 16))
+    assert found.fits
+    assert compiled[0] != compiled[1]
+
+
+def test_a_compiler_that_always_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def plan(experiment: Any, topology: Any) -> Any:
+        raise ValueError("the compiler of v5e:4x4 fails")
+
+    monkeypatch.setattr(search, "plan", plan)
+    with pytest.raises(ValueError, match="the compiler of v5e:4x4 fails"):
+        list(search.search(load_experiment("ko_1p3b"), topology("v5e:4x4", 16)))
+
+
 def test_no_mesh_for_an_odd_number_of_devices() -> None:
     with pytest.raises(ValueError, match="no mesh of 6 devices"):
         list(search.search(load_experiment("ko_1p3b"), topology("a100-80g:1x6", 6)))
