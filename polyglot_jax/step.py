@@ -149,6 +149,7 @@ def train_step(
         state.step,
         loss,
         grad_norm,
+        max_nonfinite=experiment.health.max_nonfinite,
         sigma=experiment.health.spike_sigma,
         phase_starts=[phase.from_step for phase in experiment.data.plan],
     )

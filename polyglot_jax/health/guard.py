@@ -2,7 +2,9 @@
 
 An update is skipped where the loss or the gradient is not finite, and where both stand out of the
 128 steps before as a spike. Nothing goes to the host for it: the verdict is a scalar that selects
-between new and old parameters, and the losses it needs are ring buffers in the TrainState.
+between new and old parameters, and the losses it needs are ring buffers in the TrainState. A row of
+updates that are not finite stops the device by itself: the host, which looks every few steps, finds
+it stopped even where finite ones followed.
 
 The idea, the window of 128, the 6 sigma and the 64 samples are OLMo-core's SkipStepOptimizer; there
 either of the two values suffices, here it takes both, since a large gradient alone is clipped.
@@ -27,7 +29,7 @@ class Guard:
     grad_norms_W: jax.Array
     samples: jax.Array  # int32, put into the rings since the data's phase began
     nonfinite: jax.Array  # int32, updates skipped so far because they were not finite
-    nonfinite_in_a_row: jax.Array  # int32, the newest of them without another between
+    nonfinite_in_a_row: jax.Array  # int32, the newest of them; from the limit on, all that follow
     spikes: jax.Array  # int32, updates skipped so far as spikes
     last_spike: jax.Array  # int32, number of the newest of them; 0: none yet
 
@@ -44,6 +46,7 @@ def judge(
     loss: jax.Array,
     grad_norm: jax.Array,
     *,
+    max_nonfinite: int,
     sigma: float | None,
     phase_starts: Sequence[int],
 ) -> tuple[jax.Array, Guard]:
@@ -54,29 +57,31 @@ def judge(
 
     Args:
       step: updates before this one.
+      max_nonfinite: so many in a row that are not finite, and none is applied any more.
       sigma: standard deviations above the window's mean that make a spike; None: there are none.
       phase_starts: steps with which other data begins. What was normal before does not count.
     """
     is_new_phase = jnp.isin(step, np.array(phase_starts, np.int32))
     samples = jnp.where(is_new_phase, 0, guard.samples)
     is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    is_sound = is_finite & (guard.nonfinite_in_a_row < max_nonfinite)
     is_spike = jnp.bool_(False)
     if sigma is not None:
         stands_out = _stands_out(loss, guard.losses_W, samples, sigma)
         stands_out &= _stands_out(grad_norm, guard.grad_norms_W, samples, sigma)
-        is_spike = is_finite & stands_out & (samples >= ENOUGH)
+        is_spike = is_sound & stands_out & (samples >= ENOUGH)
 
     place = samples % WINDOW
 
     def put(ring_W: jax.Array, value: jax.Array) -> jax.Array:
         return ring_W.at[place].set(jnp.where(is_finite, value, ring_W[place]))
 
-    return is_finite & ~is_spike, Guard(
+    return is_sound & ~is_spike, Guard(
         losses_W=put(guard.losses_W, loss),
         grad_norms_W=put(guard.grad_norms_W, grad_norm),
         samples=samples + is_finite,
-        nonfinite=guard.nonfinite + ~is_finite,
-        nonfinite_in_a_row=jnp.where(is_finite, 0, guard.nonfinite_in_a_row + 1),
+        nonfinite=guard.nonfinite + ~is_sound,
+        nonfinite_in_a_row=jnp.where(is_sound, 0, guard.nonfinite_in_a_row + 1),
         spikes=guard.spikes + is_spike,
         last_spike=jnp.where(is_spike, step + 1, guard.last_spike),
     )

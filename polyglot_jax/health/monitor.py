@@ -91,8 +91,10 @@ class Monitor:
         )
 
     def _worst(self) -> str:
-        name = "grad_norm" if np.isfinite(self._seen["loss"]) else "loss"
-        return f"{name} is {self._seen[name]}"
+        for name in ("loss", "grad_norm"):
+            if not np.isfinite(self._seen[name]):
+                return f"{name} is {self._seen[name]}"
+        return "loss or gradient were not finite"  # of the steps before, which ended the run
 
     def held_out(self, step: int) -> bool:
         """Looks for a plunge after an evaluation; returns whether the run should stop."""

@@ -16,7 +16,9 @@ from tests.test_step import BATCH, batches, small_experiment
 @partial(jax.jit, static_argnames=("sigma", "phase_starts"))
 def judge_all(losses, grad_norms, sigma, phase_starts):
     def one(guard, given):
-        applied, guard = guards.judge(guard, *given, sigma=sigma, phase_starts=phase_starts)
+        applied, guard = guards.judge(
+            guard, *given, max_nonfinite=10, sigma=sigma, phase_starts=phase_starts
+        )
         return guard, applied
 
     given = jnp.arange(len(losses)), losses, grad_norms
@@ -91,6 +93,17 @@ def test_not_finite_in_a_row():
     losses, grad_norms = ordinary()
     losses[297:] = np.nan
     assert judged(losses, grad_norms)[1].nonfinite_in_a_row == 3
+
+
+@pytest.mark.parametrize(("row", "lost"), [(9, 9), (10, 20)])
+def test_a_row_at_the_limit_stops_the_device_until_the_host_looks(row, lost):
+    """Ten finite steps follow it: they are skipped too, and the row can still be seen."""
+    losses, grad_norms = ordinary()
+    losses[290 - row : 290] = np.nan
+    applied, guard = judged(losses, grad_norms)
+    assert np.flatnonzero(~applied).tolist() == list(range(290 - row, 290 - row + lost))
+    assert (guard.nonfinite, guard.spikes) == (lost, 0)
+    assert guard.nonfinite_in_a_row == (lost if row == 10 else 0)
 
 
 @pytest.fixture(scope="module")

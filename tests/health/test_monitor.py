@@ -112,6 +112,9 @@ def test_nothing_is_saved_while_updates_are_not_finite(monitored):
         run.monitor.update(2, values(nonfinite=10, nonfinite_in_a_row=10, grad_norm=np.inf))
     run.monitor.update(3, values(nonfinite=10))
     assert not run.monitor.is_suspect
+    over = values(nonfinite=25, nonfinite_in_a_row=15)  # finite ones at the end, skipped as well
+    with pytest.raises(FloatingPointError, match=r"step 20: loss or grad.* 15 .* data of step 6"):
+        run.monitor.update(20, over)
     for line in (run.workdir / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
 
