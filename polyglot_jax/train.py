@@ -122,7 +122,9 @@ def train(
     workdirs.check_start(experiment, workdir, data)
 
     # ---- state: own checkpoint, else init_from, else scratch
-    with lock.only_trainer(workdir) as still_ours, jax.set_mesh(mesh):
+    stacks = workdir / f"stall-{jax.process_index()}.txt" if "://" not in str(workdir) else None
+    watchdog = Watchdog(health.stall_seconds, t.log_every, stacks)
+    with lock.only_trainer(workdir) as still_ours, watchdog, jax.set_mesh(mesh):
         if jax.process_index() == 0:
             for line in checkpoint.set_damaged_aside(workdir):
                 print(line, flush=True)
@@ -160,9 +162,7 @@ def train(
                 experiment.model, experiment.data.seq_len
             ),
         )
-        stacks = workdir / f"stall-{jax.process_index()}.txt" if "://" not in str(workdir) else None
-        watched = Watchdog(health.stall_seconds, t.log_every, stacks)
-        with run_log as log, Stop() as stop, watched as watchdog:
+        with run_log as log, Stop() as stop:
             log.say(
                 f"{experiment.name}: {family(experiment.model).num_params(experiment.model):,} "
                 f"parameters on {mesh.size} x {jax.devices()[0].device_kind} "

@@ -2,7 +2,8 @@
 
 A collective that waits for a host which is gone, or a read that never returns, hangs without a
 word. A thread that does nothing but wait sees it: where no step ends for ten times as long as a
-step takes, it writes all stacks and exits, so that whoever started the run can start it again.
+step takes, or the start, an evaluation or a save does not end at all, it writes all stacks and
+exits, so that whoever started the run can start it again.
 """
 
 import faulthandler
@@ -20,11 +21,13 @@ from etils import epath
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 MEDIANS = 10
+PAUSES = 6  # times the shortest standstill: what may take long still has to end
+PATIENCE = 10.0  # seconds that writing the stacks to a file may take
 TICKS = 60  # a standstill is looked for so often within the shortest one
 
 
 class Watchdog:
-    """Watches from `with` on, but only after the first `beat` and outside of `pause`.
+    """Watches from `with` on; before the first `beat` and within `pause` with more patience.
 
     Args:
       seconds: the shortest standstill; None: nothing is watched.
@@ -69,7 +72,7 @@ class Watchdog:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Takes the block, an evaluation say, for no standstill and its time for no step's."""
+        """Lets the block, an evaluation say, take longer, and its time be no step's."""
         before, was_paused = perf_counter(), self._is_paused
         self._is_paused = True
         try:
@@ -83,6 +86,8 @@ class Watchdog:
     def limit(self) -> float:
         """Seconds that count as a standstill."""
         assert self._seconds is not None
+        if self._last is None or self._is_paused:
+            return PAUSES * self._seconds
         median = statistics.median(self._step_seconds) if self._step_seconds else 0.0
         return max(self._seconds, (MEDIANS + self._unseen_steps) * median)
 
@@ -90,27 +95,33 @@ class Watchdog:
         assert self._seconds is not None
         tick = self._seconds / TICKS
         while not self._end.wait(tick):
-            if self._last is None or self._is_paused:
-                self._waited = 0.0
-                continue
             # Ticks and not the clock: a process that was suspended has waited for nothing.
             self._waited += tick
             if self._waited > self.limit:
-                self._give_up(self._last[0])
+                self._give_up()
 
-    def _give_up(self, step: int) -> None:
+    def _give_up(self) -> None:
         where = f"in {self._stacks}" if self._stacks else "below"
+        after = f"step {self._last[0]}" if self._last else "the start"
         line = (
-            f"error: no step has ended for {self._waited:,.0f} s after step {step}; the stacks of "
-            f"all threads are {where}, and the process ends with exit code {EXIT_CODE}; start it "
-            "again to go on from the newest checkpoint\n"
+            f"error: no step has ended for {self._waited:,.0f} s after {after}; the stacks of all "
+            f"threads are {where}, and the process ends with exit code {EXIT_CODE}; start it again "
+            "to go on from the newest checkpoint\n"
         )
+        disk_hangs = threading.Timer(PATIENCE, _show_and_exit)  # the disk may be what hangs
+        disk_hangs.daemon = True
+        disk_hangs.start()
         try:
-            os.write(2, f"\n{line}".encode())  # the locks of sys.stderr may be what hangs
+            os.write(2, f"\n{line}".encode())  # the locks of sys.stderr may be too
             if self._stacks is None:
-                faulthandler.dump_traceback(2)
-                return
-            with open(os.fspath(self._stacks), "w") as file:
-                faulthandler.dump_traceback(file)
+                _show_and_exit()
+            else:
+                with open(os.fspath(self._stacks), "w") as file:
+                    faulthandler.dump_traceback(file)
         finally:
             os._exit(EXIT_CODE)  # the main thread cannot be waited for
+
+
+def _show_and_exit() -> None:
+    faulthandler.dump_traceback(2)
+    os._exit(EXIT_CODE)

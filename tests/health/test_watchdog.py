@@ -1,5 +1,6 @@
 """The watchdog: a standstill ends the process, everything that only takes long does not."""
 
+import os
 import subprocess
 import sys
 import time
@@ -40,6 +41,29 @@ def test_a_standstill_ends_with_the_stacks(tmp_path):
 
 def test_without_a_local_workdir_the_stacks_go_to_stderr():
     done = run("watchdog.beat(7); hangs()")
+    assert done.returncode == 75
+    assert "in hangs" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("body", "after"),
+    [
+        ("hangs()", "the start"),
+        ("watchdog.beat(3)\n    with watchdog.pause(): hangs()", "step 3"),
+    ],
+)
+def test_a_start_or_a_save_that_never_ends_is_a_standstill(body, after):
+    """Six times as much patience: 2.4 seconds here."""
+    done = run(body)
+    assert done.returncode == 75
+    assert f"error: no step has ended for 2 s after {after};" in done.stderr
+
+
+def test_a_disk_that_hangs_keeps_no_process_alive(tmp_path):
+    """A pipe that nobody reads stands for it: to open it waits for ever."""
+    os.mkfifo(tmp_path / "stall.txt")
+    body = "import polyglot_jax.health.watchdog as w; w.PATIENCE = 0.5; watchdog.beat(1); hangs()"
+    done = run(body, stacks=tmp_path / "stall.txt")
     assert done.returncode == 75
     assert "in hangs" in done.stderr
 
