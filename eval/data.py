@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import re
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from eval.task import Row, Source, Task
 _TABLES = (".tsv", ".txt")
 _SUFFIXES = (*_TABLES, ".jsonl", ".json", ".parquet")
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
+_MOST_BYTES = 2**29  # of an unpacked .gz: kilobytes can be made to unpack to more than the memory
 _DEPTHS = ("*", "*/*", "*/*/*")
 
 Cells = tuple[str, dict[str, Any]]  # where a row is, for messages, and its cells
@@ -158,9 +160,15 @@ def _read_file(path: epath.Path, source: Source) -> Iterator[Cells]:
     content = path.read_bytes()
     if path.name.lower().endswith(".gz"):
         try:
-            content = gzip.decompress(content)
-        except (EOFError, gzip.BadGzipFile) as error:
+            with gzip.open(io.BytesIO(content)) as file:
+                content = file.read(_MOST_BYTES + 1)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: a broken gzip file: {error}") from None
+        if len(content) > _MOST_BYTES:
+            raise ValueError(
+                f"{path} unpacks to more than {_MOST_BYTES:,} bytes, which no benchmark has; if it "
+                "is one, unpack it yourself"
+            )
     if kind == ".parquet":
         yield from _read_parquet(path, content)
         return

@@ -8,6 +8,7 @@ between Hangul syllables, where only the vocabulary decides.
 """
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,7 +120,7 @@ def read_conllu(path: epath.PathLike) -> Iterator[GoldSentence]:
     raw = path.read_bytes()
     try:
         lines = (gzip.decompress(raw) if path.name.endswith(".gz") else raw).decode().splitlines()
-    except (EOFError, UnicodeDecodeError, gzip.BadGzipFile) as error:
+    except (EOFError, UnicodeDecodeError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path}: {error}") from None
     words: list[tuple[str, list[str], bool]] = []
     for row, line in enumerate([*lines, ""], 1):

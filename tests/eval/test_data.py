@@ -142,6 +142,7 @@ def test_malformed_rows(tmp_path: Path, rows: str, message: str) -> None:
         ("json", b"[\n1,,]", "line 2: not JSON"),
         ("parquet", b"PAR", "not a Parquet file"),
         ("tsv.gz", b"\x1f\x8b", "a broken gzip file"),
+        ("tsv.gz", gzip.compress(b"ID")[:10] + b"\xff" * 20, "a broken gzip file"),
         ("tsv", b"ID\tsentence\n", "no row"),
     ],
 )
@@ -150,6 +151,16 @@ def test_broken_files(tmp_path: Path, suffix: str, content: bytes, message: str)
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
+        data.read(task("kobest_copa"), tmp_path, "test")
+
+
+def test_a_file_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = gzip.compress((COPA_HEADER + COPA_ROW).encode())
+    (tmp_path / "COPA").mkdir()
+    (tmp_path / "COPA" / "test.tsv.gz").write_bytes(packed)
+    assert data.read(task("kobest_copa"), tmp_path, "test").rows == (COPA,)
+    monkeypatch.setattr(data, "_MOST_BYTES", 9)
+    with pytest.raises(ValueError, match=r"test\.tsv\.gz unpacks to more than 9 bytes"):
         data.read(task("kobest_copa"), tmp_path, "test")
 
 
