@@ -13,13 +13,18 @@ case ${1:-} in
     ;;
   tpu)
     # Gathers of FSDP and reductions of data parallelism overlap with computation: the flags of
-    # MaxText's recipes. libtpu 0.0.42 takes them all; an unknown one ends the process.
+    # MaxText's recipes, and one more. Without "prefer" a gather over a whole three-dimensional
+    # slice is compiled as an all-reduce, twice the bytes, for which all wait (python -m
+    # polyglot_jax.plan shows it). libtpu 0.0.42 takes them all; an unknown one ends the process.
     export LIBTPU_INIT_ARGS="${LIBTPU_INIT_ARGS:-\
 --xla_tpu_enable_async_collective_fusion=true \
 --xla_tpu_enable_async_collective_fusion_fuse_all_gather=true \
 --xla_tpu_enable_async_collective_fusion_multiple_steps=true \
 --xla_tpu_overlap_compute_collective_tc=true \
 --xla_enable_async_all_gather=true \
+--xla_tpu_prefer_async_allgather_to_allreduce=true \
+--xla_enable_async_all_reduce=true \
+--xla_tpu_enable_async_collective_fusion_fuse_all_reduce=true \
 --xla_tpu_enable_data_parallel_all_reduce_opt=true \
 --xla_tpu_data_parallel_opt_different_sized_ops=true}"
     ;;

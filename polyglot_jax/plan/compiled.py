@@ -29,6 +29,9 @@ from polyglot_jax.step import abstract_state, family, jit_train_step
 CUDNN = 91000  # of the target configuration
 _TPU_FLAGS = (
     "xla_enable_async_all_gather",
+    "xla_tpu_prefer_async_allgather_to_allreduce",
+    "xla_enable_async_all_reduce",
+    "xla_tpu_enable_async_collective_fusion_fuse_all_reduce",
     "xla_tpu_enable_async_collective_fusion",
     "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
     "xla_tpu_enable_async_collective_fusion_multiple_steps",
@@ -215,14 +218,19 @@ def complaints(
     state = abstract_state(experiment, mesh)
     leaves = jax.tree.leaves(state.params)
     parameters = {size for leaf in leaves for size in _sizes(leaf)}
-    cut = parameters | {size // mesh.shape["fsdp"] for size in parameters}
+    shards_of_them = {size // mesh.shape["fsdp"] for size in parameters}
+    cut = parameters | shards_of_them
     shards = mesh.shape["data"] * mesh.shape["fsdp"] * experiment.train.accumulation
     rows = experiment.train.batch_size // shards * experiment.data.seq_len
     residual = rows * experiment.model.d_model
     for c in found:
         elements = [math.prod(shape) for shape in c.shapes]
         where = f"{c.kind} over {'+'.join(c.axes)} of {_shapes(c)} in {c.op[-80:] or 'the step'}"
-        if c.kind in ("all-to-all", "collective-permute") and max(elements, default=0) > rows:
+        if (
+            c.kind in ("all-to-all", "collective-permute")
+            and max(elements, default=0) > rows
+            and not (c.axes == ("fsdp",) and all(_is_step(n, shards_of_them) for n in elements))
+        ):
             yield f"{where}: no layout of this model asks for it"
         elif c.kind == "all-gather" and not set(elements) <= parameters:
             yield f"{where}: not a parameter"
@@ -236,6 +244,12 @@ def complaints(
         ):
             yield f"{where}: not a parameter's gradient"
     yield from _unsharded(state, mesh)
+
+
+def _is_step(elements: int, shards: set[int]) -> bool:
+    """Returns whether that may be a part of a gather or a scatter: TPUs do some in steps, shard by
+    shard along the ring, with the rows of a shard padded to their tiles."""
+    return any(shard <= elements <= 1.25 * shard for shard in shards)
 
 
 def _unsharded(state: Any, mesh: Mesh) -> Iterator[str]:

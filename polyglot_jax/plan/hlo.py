@@ -70,7 +70,9 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
             if line.opcode.endswith("-start") and kind != "all-reduce":
                 made = made[len(given) :]  # such a tuple repeats the operands
             whole = made if kind == "all-gather" else given
-            groups = re.search(r"replica_groups=(.*?)(?:, [a-z_]+=[^(]|$)", line.rest)
+            groups = re.search(
+                r"(?:replica_groups|source_target_pairs)=(.*?)(?:, [a-z_]+=[^(]|$)", line.rest
+            )
             channel = re.search(r"channel_id=(\d+)", line.rest)
             op = re.search(r'op_name="([^"]*)"', line.rest)
             found = Collective(
@@ -162,7 +164,7 @@ def _overlaps(computation: str, lines: Sequence[_Line], number: int) -> bool:
 
 
 def _axes(groups: str, mesh: Mapping[str, int]) -> tuple[str, ...]:
-    """Returns the mesh axes along which the members of a replica group differ."""
+    """Returns the mesh axes along which the members of a group, or of a pair, differ."""
     size = math.prod(mesh.values())
     members = _members(groups, size)
     places = np.stack(np.unravel_index(members, tuple(mesh.values())), axis=-1)

@@ -161,7 +161,9 @@ def estimate_seconds(experiment: Experiment, topology: Topology) -> float:
     b = batch / accumulation / (size / t)
     params = family(m).num_params(m) / t
     share = 0.0 if mesh.fsdp == 1 else 1.0
-    passes = 2 + share  # the gradient's scatter too
+    # The gradient's scatter too, which a TPU's compiler makes an all-reduce over a whole slice.
+    whole = not hardware.gpu and mesh.fsdp == size
+    passes = 2 + share * (2 if whole else 1)
     gathers = share * passes * 2 * params / rate(t * mesh.fsdp)
     data = 0.0 if mesh.data == 1 else 2 * 2 * params / mesh.fsdp / rate(size)
     reductions = 0.0

@@ -3,6 +3,7 @@
 Good rules draw no complaint; each bad one does.
 """
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,33 @@ def test_an_activation_on_the_wrong_axis(
     monkeypatch.setitem(meshes.RULES, name, axes)
     lines = complaints_of(*compiled.compile_step(experiment(), make_mesh(experiment().mesh)))
     assert any(line in told and "not a parameter" in told for told in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes", "is_told"),
+    [
+        ((64, 256), ("fsdp",), False),  # the MLP's first matrix, of which fsdp and tensor hold half
+        ((72, 256), ("fsdp",), False),  # the same, padded to a tile
+        ((64, 256), ("data",), True),
+        ((96, 128), ("fsdp",), False),  # an activation of that size is not told from a shard
+        ((2, 96, 128), ("fsdp",), True),
+    ],
+)
+def test_permutes_may_be_gathers_in_steps(
+    shape: tuple[int, ...], axes: tuple[str, ...], is_told: bool
+) -> None:
+    permute = hlo.Collective(
+        kind="collective-permute",
+        shapes=(shape,),
+        bytes=2 * math.prod(shape),
+        axes=axes,
+        times=1,
+        op="mlp",
+        overlapped=True,
+    )
+    mesh = make_mesh(experiment().mesh)
+    lines = list(compiled.complaints(experiment(), mesh, [permute], ""))
+    assert bool(lines) is is_told, lines
 
 
 def test_involuntary_rematerialization_is_told() -> None:

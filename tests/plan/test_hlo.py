@@ -98,6 +98,24 @@ def test_replica_groups_in_each_spelling(groups: str, axes: tuple[str, ...]) -> 
 
 
 @pytest.mark.parametrize(
+    ("pairs", "axes"),
+    [
+        ("{{0,1},{1,2},{2,3},{3,0},{4,5},{5,6},{6,7},{7,4}}", ("fsdp",)),  # along the ring
+        ("{{0,4},{4,0}}", ("data",)),
+        ("{{0,5},{5,0}}", ("data", "fsdp")),
+    ],
+)
+def test_axes_of_a_permute(pairs: str, axes: tuple[str, ...]) -> None:
+    line = (
+        "  %p = (f32[4]{0}, f32[4]{0}, u32[]) collective-permute-start(%x), channel_id=1, "
+        f'source_target_pairs={pairs}, metadata={{op_name="a"}}'
+    )
+    text = f"ENTRY %main (x: f32[4]) -> f32[4] {{\n  %x = f32[4] parameter(0)\n{line}\n}}\n"
+    (found,) = hlo.collectives(text, MESH)
+    assert (found.kind, found.axes, found.shapes) == ("collective-permute", axes, ((4,),))
+
+
+@pytest.mark.parametrize(
     ("line", "kernel"),
     [
         ('custom_call_target="__cudnn$fmhaSoftmax"', "cudnn"),
