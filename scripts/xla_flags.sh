@@ -23,8 +23,6 @@ case ${1:-} in
 --xla_tpu_overlap_compute_collective_tc=true \
 --xla_enable_async_all_gather=true \
 --xla_tpu_prefer_async_allgather_to_allreduce=true \
---xla_enable_async_all_reduce=true \
---xla_tpu_enable_async_collective_fusion_fuse_all_reduce=true \
 --xla_tpu_enable_data_parallel_all_reduce_opt=true \
 --xla_tpu_data_parallel_opt_different_sized_ops=true}"
     ;;

@@ -30,8 +30,6 @@ CUDNN = 91000  # of the target configuration
 _TPU_FLAGS = (
     "xla_enable_async_all_gather",
     "xla_tpu_prefer_async_allgather_to_allreduce",
-    "xla_enable_async_all_reduce",
-    "xla_tpu_enable_async_collective_fusion_fuse_all_reduce",
     "xla_tpu_enable_async_collective_fusion",
     "xla_tpu_enable_async_collective_fusion_fuse_all_gather",
     "xla_tpu_enable_async_collective_fusion_multiple_steps",
