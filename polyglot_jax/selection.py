@@ -7,7 +7,7 @@ as `before_plunge`, has a file of its own, WORKDIR/tags.json: {tag: step}.
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
@@ -15,6 +15,7 @@ from etils import epath
 from polyglot_jax.metrics import read_metrics
 
 BEST, NEWEST = "best", "newest"  # names that are no tags
+SINCE = "held_out/sources_since"  # of a record, see `data.held_out.sources_since`; 0 is left out
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Keep:
     newest: int = 1  # so many of the newest
     best: int | None = None  # so many of the lowest held-out bits per byte
     every: int | None = None  # steps that it divides, for good
-    held_out: Mapping[int, float] = field(default_factory=dict)  # bits per byte; grows
+    held_out: Callable[[], Mapping[int, float]] = dict  # bits per byte by step, see `scores`
     tags: Callable[[], Mapping[str, int]] = dict
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         steps = [info.step for info in checkpoints]
         kept = set(steps[-self.newest :]) | set(self.tags().values())
-        kept.update(_ranked(steps, self.held_out)[: self.best or 0])
+        kept.update(_ranked(steps, self.held_out())[: self.best or 0])
         kept.update(step for step in steps if self.every and step % self.every == 0)
         return [step in kept for step in steps]
 
@@ -71,16 +72,23 @@ def _ranked(steps: Sequence[int], scores: Mapping[int, float]) -> list[int]:
     return sorted((s for s in steps if s in scores), key=lambda step: (scores[step], -step))
 
 
-def held_out(workdir: epath.PathLike, last_step: int | None = None) -> dict[int, float]:
-    """Returns the held-out bits per byte of each evaluated step, up to `last_step` if given.
-
-    Converted weights have no record and so no value.
-    """
+def held_out(workdir: epath.PathLike) -> dict[int, float]:
+    """Returns the `scores` of a run. Converted weights have no record and so no value."""
     if not (epath.Path(workdir) / "metrics.jsonl").exists():
         return {}
-    name = "held_out/bits_per_byte"
-    found = {int(r["step"]): r[name] for r in read_metrics(workdir) if name in r}
-    return {s: bits for s, bits in found.items() if last_step is None or s <= last_step}
+    return scores(read_metrics(workdir))
+
+
+def scores(records: Sequence[Mapping[str, float]]) -> dict[int, float]:
+    """Returns the held-out bits per byte of the steps that were evaluated on the newest sources.
+
+    What was evaluated on the held-out text of others, in earlier phases of the data plan, cannot be
+    compared with it.
+    """
+    evaluations = [r for r in records if "held_out/bits_per_byte" in r]
+    newest = max((r.get(SINCE, 0) for r in evaluations), default=0)
+    of_newest = (r for r in evaluations if r.get(SINCE, 0) == newest)
+    return {int(r["step"]): r["held_out/bits_per_byte"] for r in of_newest}
 
 
 def read_tags(workdir: epath.PathLike) -> dict[str, int]:

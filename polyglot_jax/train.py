@@ -21,7 +21,7 @@ from polyglot_jax.attention import choose_kernel
 from polyglot_jax.config import Experiment, load_experiment
 from polyglot_jax.convert import load_hf, read_hf_config
 from polyglot_jax.curve import plot_run
-from polyglot_jax.data.held_out import open_held_out
+from polyglot_jax.data.held_out import open_held_outs, sources_since
 from polyglot_jax.data.mixture import open_plan
 from polyglot_jax.evaluate import evaluate
 from polyglot_jax.health import replicas, rewind
@@ -104,7 +104,7 @@ def train(
     )
     data = open_plan(experiment.data, t.batch_size)
     # As many sequences at a time as training holds: a whole batch may not fit the devices.
-    held_out = open_held_out(experiment.data, microbatch, t.eval_sequences)
+    held_outs = open_held_outs(experiment.data, microbatch, t.eval_sequences)
     vocab_size = data.sources[0].manifest.vocab_size
     if vocab_size > experiment.model.vocab_size:
         raise ValueError(
@@ -130,15 +130,6 @@ def train(
                 print(line, flush=True)
         multihost_utils.sync_global_devices("damaged checkpoints are aside")
         start = workdirs.check_start(experiment, workdir, data)
-        scores = selection.held_out(workdir, last_step=start)
-        keep = selection.Keep(
-            newest=t.keep_checkpoints,
-            best=t.keep_best,
-            every=t.keep_every,
-            held_out=scores,
-            tags=lambda: selection.read_tags(workdir),
-        )
-        manager = checkpoint.open_manager(workdir, keep)
         if jax.process_index() == 0:
             workdirs.describe(experiment, workdir, tokenizer_path)
         if start:
@@ -162,6 +153,14 @@ def train(
                 experiment.model, experiment.data.seq_len
             ),
         )
+        keep = selection.Keep(
+            newest=t.keep_checkpoints,
+            best=t.keep_best,
+            every=t.keep_every,
+            held_out=lambda: selection.scores(run_log.records),
+            tags=lambda: selection.read_tags(workdir),
+        )
+        manager = checkpoint.open_manager(workdir, keep)
         with run_log as log, Stop() as stop:
             log.say(
                 f"{experiment.name}: {family(experiment.model).num_params(experiment.model):,} "
@@ -201,9 +200,9 @@ def train(
                     monitor.compared(step, jax.device_get(sums), mesh, param_shardings)
 
             def log_held_out(step: int) -> bool:
-                values = evaluate(eval_step, state.params, held_out, mesh)
-                log.held_out(step, values)
-                scores[step] = values["bits_per_byte"]
+                since = sources_since(experiment.data, step)
+                values = evaluate(eval_step, state.params, held_outs[since], mesh)
+                log.held_out(step, values | ({"sources_since": since} if since else {}))
                 return monitor.held_out(step)
 
             if not start:

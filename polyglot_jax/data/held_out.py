@@ -1,4 +1,4 @@
-"""Evaluation batches: held-out windows of a plan's newest sources, the same at every call.
+"""Evaluation batches: held-out windows of a phase's sources, the same at every call.
 
 With all windows taken, each held-out token but the first of a source is predicted exactly once, so
 losses summed over the batches are exact for the split whatever the batch size.
@@ -46,21 +46,55 @@ class HeldOut:
         return store.start_read(start, min(self.seq_len + 1, store.num_tokens - start))
 
 
-def open_held_out(data: DataConfig, batch_size: int, max_windows: int | None = None) -> HeldOut:
-    """Opens the held-out splits of the sources of the plan's last phase.
+def sources_since(data: DataConfig, step: int) -> int:
+    """Returns the step from which on the plan has the sources that update `step` is trained on.
+
+    An evaluation after that update is of their held-out text: what a run records of a step does
+    not depend on phases that are appended later. Evaluations of one such span can be compared.
+
+    Args:
+      data: a validated data plan.
+      step: number of an update; 0, before the first, counts to it.
+    """
+    phases = [phase for phase in data.plan if phase.from_step < max(step, 1)]
+    since = phases[-1]
+    for phase in reversed(phases):
+        if {s.path for s in phase.sources} != {s.path for s in since.sources}:
+            break
+        since = phase
+    return since.from_step
+
+
+def open_held_outs(
+    data: DataConfig, batch_size: int, max_windows: int | None = None
+) -> dict[int, HeldOut]:
+    """Opens what `open_held_out` does for each of the plan's spans, by `sources_since`."""
+    spans = {sources_since(data, phase.from_step + 1) for phase in data.plan}
+    return {since: open_held_out(data, batch_size, max_windows, since) for since in sorted(spans)}
+
+
+def open_held_out(
+    data: DataConfig,
+    batch_size: int,
+    max_windows: int | None = None,
+    from_step: int | None = None,
+) -> HeldOut:
+    """Opens the held-out splits of the sources of one phase.
 
     Args:
       data: a validated data plan.
       batch_size: rows of every batch.
       max_windows: how many windows are evaluated: the first ones of each source, in proportion to
         its size. None takes them all; a larger number extends the choice of a smaller one.
+      from_step: of the phase; None is the last one.
 
     Raises:
       ValueError: shards are missing or damaged, or the sources' tokenizers or
         held-out fractions differ.
     """
+    phases = [phase for phase in data.plan if from_step in (None, phase.from_step)]
     sources = tuple(
-        open_split(epath.Path(source.path) / "held_out") for source in data.plan[-1].sources
+        open_split(epath.Path(source.path) / "held_out") for source in phases[-1].sources
     )
     check_mixable(sources)
     counts = [-(-(store.num_tokens - 1) // data.seq_len) for store in sources]

@@ -54,15 +54,9 @@ WHOLE: Sequence[Span] = ((0, math.inf),)
 
 
 def spans_of(data: DataConfig) -> list[Span]:
-    """Returns the phases of a plan in which training and held-out loss are of the same sources.
-
-    The held-out text is that of the last phase's sources. A model that learns from others moves
-    away from it in good health.
-    """
+    """Returns the phases of a plan: losses of other sources, or other weights, are another level."""
     starts = [*(float(phase.from_step) for phase in data.plan), math.inf]
-    paths = [{source.path for source in phase.sources} for phase in data.plan]
-    phases = zip(itertools.pairwise(starts), paths, strict=True)
-    return [span for span, own in phases if own >= paths[-1]]
+    return list(itertools.pairwise(starts))
 
 
 def find_plunges(
@@ -85,17 +79,20 @@ def is_plunging(records: Sequence[Mapping[str, Any]], spans: Sequence[Span] = WH
 
 def _points(records: Sequence[Mapping[str, Any]], span: Span) -> list[_Point]:
     """Returns the evaluations within a span that have training losses enough."""
-    evaluations = {r["step"]: r["held_out/loss"] for r in records if "held_out/loss" in r}
-    losses = {r["step"]: r["train/loss"] for r in records if "train/loss" in r}
     first, end = span
+    # The evaluation at the beginning of a phase is of the phase before, and of its held-out text.
+    evaluations = {
+        r["step"]: r["held_out/loss"]
+        for r in records
+        if "held_out/loss" in r and (first < r["step"] <= end or r["step"] == first == 0)
+    }
+    losses = {r["step"]: r["train/loss"] for r in records if "train/loss" in r}
     at = np.array(sorted(evaluations))
     held_out = np.array([evaluations[step] for step in at.tolist()])
     steps = np.array([step for step in sorted(losses) if first < step <= end], int)
     values = np.array([losses[step] for step in steps.tolist()])
     points = []
     for before, step in itertools.pairwise(at):
-        if not first < step <= end:
-            continue
         past = int(np.searchsorted(steps, step, side="right"))
         begin = min(int(np.searchsorted(steps, before, side="right")), past - POINTS)
         if begin < 0:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from polyglot_jax.config import DataPhase, SourceConfig
-from polyglot_jax.data.held_out import open_held_out
+from polyglot_jax.data.held_out import open_held_out, open_held_outs, sources_since
 from tests.data.made import HELD_OUT, T, plan, stream_of
 
 
@@ -44,3 +44,24 @@ def test_held_out_subset_is_in_proportion_and_rows_split_batches(
         for key, values in batch.items():
             np.testing.assert_array_equal(part[key], values[rows])
     assert batch["weights"].sum(axis=1).tolist() == [4, 4, 4, 0]
+
+
+def test_each_phase_is_evaluated_on_its_own_sources(sources: dict[str, SourceConfig]) -> None:
+    """Weights alone, and later phases, change nothing of what a step is evaluated on."""
+    web, ko, law = (sources[name] for name in ("web", "ko", "law"))
+    phases = (
+        DataPhase(sources=(web, ko)),
+        DataPhase(from_step=3, sources=(ko, SourceConfig(path=web.path, weight=7))),
+        DataPhase(from_step=6, sources=(law,)),
+        DataPhase(from_step=9, sources=(web, ko)),
+    )
+    data = plan(*phases)
+    assert [sources_since(data, step) for step in (0, 1, 3, 4, 6, 7, 9, 10, 99)] == [
+        *(0, 0, 0, 0, 0, 6, 6, 9, 9)
+    ]
+    held_outs = open_held_outs(data, 4)
+    first = open_held_out(plan(phases[0]), 4)
+    assert sorted(held_outs) == [0, 6, 9]
+    np.testing.assert_array_equal(held_outs[0].examples, first.examples)
+    assert [store.manifest.source for store in held_outs[6].sources] == ["law"]
+    assert [store.manifest.source for store in held_outs[9].sources] == ["web", "ko"]
