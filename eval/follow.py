@@ -24,8 +24,8 @@ def checkpoints(
 ) -> Iterator[Opened]:
     """Yields what `open_one` makes of WORKDIR@STEP, oldest step first, until the run has ended.
 
-    Whatever `open_one` raises of a checkpoint that is still there is raised; of one that was
-    deleted meanwhile it is a line. While there is nothing new, looks again after `poll` seconds.
+    Whatever `open_one` raises of a whole checkpoint is raised; one that is damaged, or was deleted
+    meanwhile, is a line. While there is nothing new, looks again after `poll` seconds.
 
     Raises:
       ValueError: the path is that of one checkpoint, or of a directory of transformers.
@@ -40,9 +40,12 @@ def checkpoints(
             try:
                 opened = open_one(f"{workdir}@{step}")
             except (ValueError, OSError):
+                fate = "deleted before it was read"
                 if step in checkpoint.complete_steps(workdir):
-                    raise
-                print(f"{workdir}: step {step:,} was deleted before it was read; skipped")
+                    if (damage := checkpoint.damage(workdir, step, digests=True)) is None:
+                        raise
+                    fate = f"damaged ({damage})"
+                print(f"{workdir}: step {step:,} was {fate}; skipped")
                 continue
             yield opened
         if ended:

@@ -13,8 +13,9 @@ import functools
 import importlib.metadata
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ import orbax.checkpoint as ocp
 from absl import flags
 from etils import epath
 
-from polyglot_jax import array_slices, cli, integrity, selection
-from polyglot_jax.cli import one_line
+from polyglot_jax import array_slices, cli, integrity, selection, storage_errors
 from polyglot_jax.config import Experiment, NeoxConfig, model_from_dict, to_dict
 from polyglot_jax.health import guard
 from polyglot_jax.step import TrainState, family
@@ -40,8 +40,12 @@ def main() -> None:
     find_step(workdir)  # there is something to list
     steps = complete_steps(workdir)
     damaged = {step: damage(workdir, step, digests=flags.FLAGS.verify) for step in steps}
-    print(selection.overview(workdir, steps, {s: what for s, what in damaged.items() if what}))
-    print(f"drawn in {workdir / 'checkpoints.png'}")
+    names = selection.names_of(workdir, steps, {s: what for s, what in damaged.items() if what})
+    print(selection.overview(workdir, names))
+    try:
+        print(f"drawn in {selection.draw(workdir, names)}")
+    except (ValueError, OSError) as error:  # of a workdir that one may only read, say
+        print(f"not drawn: {cli.one_line(error)}")
 
 
 def open_manager(
@@ -74,7 +78,8 @@ def open_manager(
 
 def _seal_unnamed(directory: epath.Path) -> None:
     """Seals the step that is being written: the one that Orbax has not committed yet."""
-    steps = [path for path in directory.iterdir() if path.name.split(".")[0].isdecimal()]
+    numbered = (path for path in directory.iterdir() if path.name.split(".")[0].isdecimal())
+    steps = [path for path in numbered if path.is_dir()]
     unnamed = [path for path in steps if not (path / "commit_success.txt").exists()]
     integrity.seal(max(unnamed, key=lambda path: path.stat().mtime))
 
@@ -85,7 +90,7 @@ def save(manager: ocp.CheckpointManager, state: Any, metadata: dict[str, Any]) -
     Raises:
       OSError: this or the previous write failed, by a full disk say.
     """
-    with _storage_errors(manager):
+    with storage_errors.writing(manager.directory):
         manager.save(
             metadata["step"],
             args=ocp.args.Composite(
@@ -97,10 +102,30 @@ def save(manager: ocp.CheckpointManager, state: Any, metadata: dict[str, Any]) -
 
 def finish(manager: ocp.CheckpointManager) -> None:
     """Waits for the writes under way and closes. Raises OSError if one of them failed."""
-    with _storage_errors(manager):
+    with storage_errors.writing(manager.directory):
         manager.wait_until_finished()
         manager.check_for_errors()
     manager.close()
+
+
+@contextmanager
+def finished(
+    manager: ocp.CheckpointManager, waiting: Callable[[], AbstractContextManager[None]]
+) -> Iterator[None]:
+    """Finishes when the block ends, also by an error that has nothing to do with storage: the
+    checkpoint that is under way is whole then.
+
+    Args:
+      waiting: gives the context to wait in, as it may take long.
+    """
+    try:
+        yield
+    except (ValueError, FloatingPointError):
+        with waiting(), suppress(OSError):
+            finish(manager)
+        raise
+    with waiting():
+        finish(manager)
 
 
 def latest_step(workdir: epath.PathLike) -> int | None:
@@ -162,7 +187,7 @@ def restore(workdir: epath.PathLike, step: int, abstract: TrainState) -> TrainSt
     """
     path = _directory(workdir) / str(step)
     version = read_metadata(workdir, step)["format_version"]
-    with _damage(path), ocp.StandardCheckpointer() as reader:
+    with storage_errors.reading(path), ocp.StandardCheckpointer() as reader:
         if version == FORMAT_VERSION:
             return reader.restore(path / "state", abstract)
         fields = {name: getattr(abstract, name) for name in ("step", "params", "opt_state")}
@@ -174,10 +199,14 @@ def restore(workdir: epath.PathLike, step: int, abstract: TrainState) -> TrainSt
 def read_metadata(workdir: epath.PathLike, step: int) -> dict[str, Any]:
     """Returns the metadata of a step. Raises ValueError when it is damaged or of a newer format."""
     path = _directory(workdir) / str(step)
-    with _damage(path), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+    with storage_errors.reading(path), ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
         metadata = reader.restore(path / "metadata")
         if not isinstance(metadata, dict) or not {"step", "model"} <= metadata.keys():
             raise ValueError("not the metadata of a checkpoint")
+    if metadata["step"] != step:
+        raise ValueError(
+            f"checkpoint {path} is that of step {metadata['step']}; give it its name back"
+        )
     version = metadata.get("format_version")
     if version not in READABLE:
         raise ValueError(
@@ -193,7 +222,7 @@ def restore_params(
     """Reads the parameters of a run, without its optimizer state.
 
     Args:
-      step: None is the newest complete one.
+      step: None is the newest that is not damaged; what is passed over for it is printed.
       shardings: a tree of shardings like the parameters; None gives numpy arrays.
     Returns:
       The checkpoint's metadata, whose "model" is what `config.model_from_dict` takes, and the
@@ -214,7 +243,7 @@ def restore_params(
             params,
             shardings,
         )
-    with _damage(path), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+    with storage_errors.reading(path), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
         return metadata, _restore_params(reader, path, params, restore_args)
 
 
@@ -224,9 +253,9 @@ def open_params(workdir: epath.PathLike, step: int | None = None) -> tuple[dict[
     stored = ocp.RestoreArgs(restore_type=array_slices.StoredArray)
     restore_args = jax.tree.map(lambda _: stored, params)
     handler = ocp.PyTreeCheckpointHandler(type_handler_registry=array_slices.REGISTRY)
-    with _damage(path), ocp.Checkpointer(handler) as reader:
+    with storage_errors.reading(path), ocp.Checkpointer(handler) as reader:
         opened = _restore_params(reader, path, params, restore_args)
-    damage = functools.partial(_damage, path)
+    damage = functools.partial(storage_errors.reading, path)
     return metadata, jax.tree.map(lambda x: dataclasses.replace(x, errors=damage), opened)
 
 
@@ -234,10 +263,21 @@ def _abstract_params(
     workdir: epath.PathLike, step: int | None
 ) -> tuple[dict[str, Any], epath.Path, Any]:
     """Returns the metadata of a step, its directory, and the shapes of its parameters."""
-    step = find_step(workdir, selection.NEWEST if step is None else str(step))
-    path = _directory(workdir) / str(step)
-    if what := integrity.damage(path, digests=True):
-        raise ValueError(f"checkpoint {path} is damaged ({what}); name another, as WORKDIR@STEP")
+    directory = _directory(workdir)
+    if step is None:
+        find_step(workdir)  # there is one
+        step, damaged = integrity.newest_good(directory, complete_steps(workdir), digests=True)
+        for other, what in damaged.items():
+            line = f"checkpoint {other} of {workdir} is damaged ({what}): passed over"
+            print(line, file=sys.stderr)
+        assert step is not None
+    else:
+        path = directory / str(find_step(workdir, str(step)))
+        if wrong := integrity.damage(path, digests=True):
+            raise ValueError(
+                f"checkpoint {path} is damaged ({wrong}); name another, as WORKDIR@STEP"
+            )
+    path = directory / str(step)
     metadata = read_metadata(workdir, step)
     model = model_from_dict(metadata["model"])
     params = jax.eval_shape(lambda: family(model).init(model, jax.random.key(0)))
@@ -269,7 +309,7 @@ def save_params(workdir: epath.PathLike, model: NeoxConfig, params: Any) -> None
         state=ocp.args.PyTreeSave({"params": params}),
         metadata=ocp.args.JsonSave(metadata | provenance()),
     )
-    with _storage_errors(manager):
+    with storage_errors.writing(manager.directory):
         manager.save(0, args=args)
     finish(manager)
 
@@ -309,31 +349,6 @@ def _directory(workdir: epath.PathLike) -> epath.Path:
 def complete_steps(workdir: epath.PathLike) -> list[int]:
     directory = _directory(workdir)
     return ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
-
-
-@contextmanager
-def _damage(path: epath.Path) -> Iterator[None]:
-    """Turns whatever a broken checkpoint makes Orbax raise into one line that says what to do."""
-    try:
-        yield
-    except (PermissionError, TimeoutError, MemoryError, jax.errors.JaxRuntimeError):
-        raise  # nothing is wrong with the checkpoint
-    except Exception as error:
-        raise ValueError(
-            f"checkpoint {path} cannot be read; if it is damaged, move it away to go on from an "
-            f"earlier one ({type(error).__name__}: {one_line(error)[:300]})"
-        ) from error
-
-
-@contextmanager
-def _storage_errors(manager: ocp.CheckpointManager) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise OSError(
-            f"cannot write a checkpoint to {manager.directory} "
-            f"({type(error).__name__}: {one_line(error)[:300]})"
-        ) from error
 
 
 if __name__ == "__main__":

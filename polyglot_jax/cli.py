@@ -11,10 +11,11 @@ from absl import app, flags, logging
 def run(main: Callable[[], None]) -> NoReturn:
     """Parses the flags and runs `main`.
 
-    A user's mistake or a failed run, which is a ValueError, an OSError, a FloatingPointError or an
-    error of the device such as lack of memory, ends in one line on stderr and exit code
-    1; with --verbosity=1 its traceback is shown instead. Any other exception is a bug of ours and
-    shows its traceback. An interrupt exits with 130, as shells expect.
+    A user's mistake or a failed run, which is a ValueError, an OSError, a FloatingPointError, an
+    error of the device such as lack of memory, or one of the libraries behind a bucket, ends in one
+    line on stderr and exit code 1; with --verbosity=1 its traceback is shown instead. Any other
+    exception is a bug of ours and shows its traceback. An interrupt exits with 130, as shells
+    expect.
     """
 
     def guarded(unused_argv: Sequence[str]) -> int:
@@ -50,9 +51,18 @@ def last_words(error: BaseException) -> tuple[str, int] | None:
         return None
     if isinstance(error, ValueError | OSError | FloatingPointError):
         return f"error: {one_line(error)}", 1
-    if type(error).__name__ == "JaxRuntimeError":  # by name: programs start without jax
+    # By name: programs start without these libraries.
+    if type(error).__name__ == "JaxRuntimeError":
         return f"error: {one_line(error)[:300]}", 1
+    if is_of_bucket(error):
+        return f"error: {type(error).__name__}: {one_line(error)[:300]}", 1
     return None
+
+
+def is_of_bucket(error: BaseException) -> bool:
+    """Returns whether it comes from the libraries behind gs:// paths, whose errors are no OSError
+    and come after retries of their own: a bucket that does not answer, or does not know us."""
+    return type(error).__module__.partition(".")[0] in ("gcsfs", "google", "aiohttp", "requests")
 
 
 def one_line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from polyglot_jax import checkpoint, cli, extend, hf_config, hf_weights
+from polyglot_jax import checkpoint, cli, extend, hf_config, hf_weights, selection
 from polyglot_jax.config import NeoxConfig, model_from_dict
 from polyglot_jax.model_card import model_card
 from polyglot_jax.tensor_files import DTYPES
@@ -133,7 +133,7 @@ def load_model(path: epath.PathLike) -> tuple[NeoxConfig, Any, epath.Path]:
 
 
 def split_step(path: epath.PathLike) -> tuple[epath.Path, int | None]:
-    """Splits WORKDIR[@NAME]: a step, "best" or a tag. None is the newest step.
+    """Splits WORKDIR[@NAME]: a step, "best" or a tag. None is the newest that is not damaged.
 
     A directory of that very name goes first.
 
@@ -142,6 +142,8 @@ def split_step(path: epath.PathLike) -> tuple[epath.Path, int | None]:
     """
     workdir, _, name = os.fspath(path).rpartition("@")
     if workdir and re.fullmatch(r"\w+", name) and not epath.Path(path).exists():
+        if name == selection.NEWEST:
+            return epath.Path(workdir), None
         if name.isdecimal():  # what is missing, the reader says
             return epath.Path(workdir), int(name)
         return epath.Path(workdir), checkpoint.find_step(workdir, name)

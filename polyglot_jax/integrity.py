@@ -54,6 +54,8 @@ def damage(step_dir: epath.Path, *, digests: bool = False) -> str | None:
       OSError: a file is there and cannot be read, by its permissions say.
     """
     path = step_dir / FILE
+    if _spoils_listing(step_dir / "_CHECKPOINT_METADATA"):
+        return "_CHECKPOINT_METADATA is not Orbax's"
     if not path.exists():
         lost = [name for name in NEEDED if _size(step_dir / name) in (None, 0)]
         if not lost and _format_version(step_dir) > 1:
@@ -118,6 +120,15 @@ def set_aside(directory: epath.Path, step: int, what: str) -> epath.Path:
     place = next(place for place in places if not place.exists())
     place.with_name(f"{place.name}.txt").write_text(f"{what}\n")
     return (directory / str(step)).rename(place)
+
+
+def _spoils_listing(path: epath.Path) -> bool:
+    """Returns whether Orbax, which writes it as it commits and can do without, refuses all steps
+    for it: where it is JSON, but no object."""
+    try:
+        return not isinstance(json.loads(path.read_bytes()), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _format_version(step_dir: epath.Path) -> int:

@@ -26,11 +26,14 @@ class Keep:
     best: int | None = None  # so many of the lowest held-out bits per byte
     every: int | None = None  # steps that it divides, for good
     held_out: Callable[[], Mapping[int, float]] = dict  # bits per byte by step, see `scores`
+    last_good: Callable[[], int] = int  # a step: the newest up to it, to go back to from a plunge
     tags: Callable[[], Mapping[str, int]] = dict
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         steps = [info.step for info in checkpoints]
         kept = set(steps[-self.newest :]) | set(self.tags().values())
+        good = self.last_good()
+        kept.update([step for step in steps if step <= good][-1:])
         kept.update(_ranked(steps, self.held_out())[: self.best or 0])
         kept.update(step for step in steps if self.every and step % self.every == 0)
         return [step in kept for step in steps]
@@ -74,9 +77,7 @@ def _ranked(steps: Sequence[int], scores: Mapping[int, float]) -> list[int]:
 
 def held_out(workdir: epath.PathLike) -> dict[int, float]:
     """Returns the `scores` of a run. Converted weights have no record and so no value."""
-    if not (epath.Path(workdir) / "metrics.jsonl").exists():
-        return {}
-    return scores(read_metrics(workdir))
+    return scores(read_metrics(workdir)) if _has_record(workdir) else {}
 
 
 def scores(records: Sequence[Mapping[str, float]]) -> dict[int, float]:
@@ -119,69 +120,68 @@ def tag(workdir: epath.PathLike, name: str, step: int) -> None:
     report.write(epath.Path(workdir) / "tags.json", json.dumps(tags, indent=2) + "\n")
 
 
-def overview(
-    workdir: epath.PathLike, steps: Sequence[int], damaged: Mapping[int, str] | None = None
-) -> str:
-    """Returns a table of the checkpoints, and draws them on the curve to WORKDIR/checkpoints.png.
+def names_of(
+    workdir: epath.PathLike, steps: Sequence[int], damaged: Mapping[int, str]
+) -> dict[int, list[str]]:
+    """Returns for each step the names that mean it, and what is wrong with it.
 
     Args:
-      damaged: what is wrong with those steps, to be shown beside them.
-    Raises:
-      ValueError: the run has recorded nothing.
+      damaged: what is wrong with those steps. They are neither best nor newest.
     """
-    records: dict[int, dict[str, float]] = {}
-    for record in read_metrics(workdir):
-        records.setdefault(int(record["step"]), {}).update(record)
-    scores = held_out(workdir)
     names: dict[int, list[str]] = {step: [] for step in steps}
-    if ranked := _ranked(steps, scores):
-        names[ranked[0]].append("@best")
-    names[max(steps)].append("@newest")
+    good = [step for step in steps if step not in damaged]
+    if ranked := _ranked(good, held_out(workdir)):
+        names[ranked[0]].append(f"@{BEST}")
+    if good:
+        names[max(good)].append(f"@{NEWEST}")
     for name, step in read_tags(workdir).items():
         if step in names:
             names[step].append(f"@{name}")
-    for step, what in (damaged or {}).items():
+    for step, what in damaged.items():
         names[step].append(f"damaged: {what}")
-    header = (
-        "step",
-        "epoch",
-        "train bpb",
-        "held-out loss",
-        "held-out bpb",
-        "repetition",
-        "looping",
-    )
-    lines = ["".join(f"{title:>15}" for title in header)]
-    for step in sorted(steps):
+    return names
+
+
+COLUMNS = {  # of `overview`, by what metrics.jsonl calls them
+    "train loss": "train/loss",
+    "train bpb": "train/bits_per_byte",
+    "held-out loss": "held_out/loss",
+    "held-out bpb": "held_out/bits_per_byte",
+    "repetition": "probe/repetition",
+    "looping": "probe/looping",
+}
+
+
+def overview(workdir: epath.PathLike, names: Mapping[int, Sequence[str]]) -> str:
+    """Returns a table of the checkpoints, with `names_of` them; what is not recorded is "-"."""
+    records: dict[int, dict[str, float]] = {}
+    for record in read_metrics(workdir) if _has_record(workdir) else []:
+        records.setdefault(int(record["step"]), {}).update(record)
+    lines = ["".join(f"{title:>15}" for title in ("step", "epoch", *COLUMNS))]
+    for step in sorted(names):
         record = records.get(step, {})
         epochs = [value for name, value in record.items() if name.startswith("train/epoch/")]
-        values = (
-            max(epochs, default=None),
-            *map(
-                record.get,
-                (
-                    *("train/bits_per_byte", "held_out/loss", "held_out/bits_per_byte"),
-                    *("probe/repetition", "probe/looping"),
-                ),
-            ),
-        )
+        values = (max(epochs, default=None), *map(record.get, COLUMNS.values()))
         cells = [f"{step:,}", *("-" if v is None else f"{v:.4f}" for v in values)]
         lines.append("".join(f"{c:>15}" for c in cells) + "  " + " ".join(names[step]))
-    _draw(workdir, steps, scores, names)
     return "\n".join(lines)
 
 
-def _draw(
-    workdir: epath.PathLike,
-    steps: Sequence[int],
-    scores: Mapping[int, float],
-    names: Mapping[int, Sequence[str]],
-) -> None:
+def draw(workdir: epath.PathLike, names: Mapping[int, Sequence[str]]) -> epath.Path:
+    """Draws the checkpoints, with `names_of` them, on the held-out curve; returns where.
+
+    Raises:
+      ValueError: nothing of the run was evaluated.
+      OSError: the workdir cannot be written.
+    """
     from polyglot_jax import report
 
+    scores = held_out(workdir)
+    if not scores:
+        raise ValueError("no held-out loss is recorded")
     drawn, axis = report.figure()
     axis.plot(*zip(*sorted(scores.items()), strict=True), label="held-out bits per byte")
-    kept = [step for step in sorted(steps) if step in scores]
+    kept = [step for step in sorted(names) if step in scores]
     axis.plot(kept, [scores[step] for step in kept], "o", label="kept checkpoint")
     for step in kept:
         axis.annotate(
@@ -190,4 +190,8 @@ def _draw(
     axis.set_xlabel("step")
     axis.grid(alpha=0.3)
     axis.legend()
-    report.write(epath.Path(workdir) / "checkpoints.png", report.png(drawn))
+    return report.write(epath.Path(workdir) / "checkpoints.png", report.png(drawn))
+
+
+def _has_record(workdir: epath.PathLike) -> bool:
+    return (epath.Path(workdir) / "metrics.jsonl").exists()

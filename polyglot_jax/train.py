@@ -6,7 +6,6 @@ curve.png.
 """
 
 import dataclasses
-import shlex
 import signal
 import sys
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ from polyglot_jax.convert import load_hf, read_hf_config
 from polyglot_jax.curve import plot_run
 from polyglot_jax.data.held_out import open_held_outs, sources_since
 from polyglot_jax.data.mixture import open_plan
+from polyglot_jax.data.shards import check_tokenizer
 from polyglot_jax.evaluate import evaluate
 from polyglot_jax.health import replicas, rewind
 from polyglot_jax.health.monitor import GUARD, Monitor
@@ -30,7 +30,7 @@ from polyglot_jax.health.probe import jit_probe
 from polyglot_jax.health.watchdog import Watchdog
 from polyglot_jax.mesh import local_rows, make_mesh, put_batch
 from polyglot_jax.metrics import RunLog
-from polyglot_jax.signals import Stop
+from polyglot_jax.signals import Stop, resume_line
 from polyglot_jax.step import (
     TrainState,
     abstract_state,
@@ -57,7 +57,6 @@ def main() -> None:
         ):
             pass  # once more, from before the spike
     if ended:
-        print(f"to go on: {shlex.join(sys.orig_argv)}", flush=True)
         sys.exit(128 + ended)
 
 
@@ -73,8 +72,9 @@ def train(
       ValueError: the mesh does not fit the devices, the data is missing or damaged, the workdir
         holds something else than this run, or the run has plunged and health.on_plunge is "stop".
       OSError: the workdir cannot be written.
-      FloatingPointError: too many losses or gradients in a row are not finite, the same data spikes
-        again and again, or devices disagree; nothing of it is saved.
+      FloatingPointError: too many losses or gradients in a row are not finite, the held-out loss at
+        the end is not, the same data spikes again and again, or devices disagree; nothing of it is
+        saved.
     """
     rewinds = rewind.read(workdir)
     data_config = rewind.without(experiment.data, rewinds)
@@ -112,7 +112,7 @@ def train(
             f"{vocab_size} ids; set it to at least that, rounded up to a multiple of 128"
         )
     param_shardings = shardings_of(abstract.params)
-    tokenizer_path = data.sources[0].split_dir.parent / "tokenizer.json"
+    tokenizer_path = check_tokenizer(data.sources[0].split_dir.parent, data.sources[0].manifest)
     probe_every = health.probe_every or sys.maxsize
     if probe_every <= last_step:
         vocabulary = load_vocabulary(tokenizer_path)
@@ -120,11 +120,12 @@ def train(
     if t.init_from:
         hf_config.check_same(experiment.model, read_hf_config(t.init_from), t.init_from)
     workdirs.check_start(experiment, workdir, data)
+    selection.read_tags(workdir)  # a spoilt file is known before the first save asks for it
 
     # ---- state: own checkpoint, else init_from, else scratch
     stacks = workdir / f"stall-{jax.process_index()}.txt" if "://" not in str(workdir) else None
     watchdog = Watchdog(health.stall_seconds, t.log_every, stacks)
-    with lock.only_trainer(workdir) as still_ours, watchdog, jax.set_mesh(mesh):
+    with Stop() as stop, lock.only_trainer(workdir) as still_ours, watchdog, jax.set_mesh(mesh):
         if jax.process_index() == 0:
             for line in checkpoint.set_damaged_aside(workdir):
                 print(line, flush=True)
@@ -158,10 +159,11 @@ def train(
             best=t.keep_best,
             every=t.keep_every,
             held_out=lambda: selection.scores(run_log.records),
+            last_good=lambda: monitor.last_good(),
             tags=lambda: selection.read_tags(workdir),
         )
         manager = checkpoint.open_manager(workdir, keep)
-        with run_log as log, Stop() as stop:
+        with run_log as log, checkpoint.finished(manager, watchdog.pause):
             log.say(
                 f"{experiment.name}: {family(experiment.model).num_params(experiment.model):,} "
                 f"parameters on {mesh.size} x {jax.devices()[0].device_kind} "
@@ -182,7 +184,7 @@ def train(
             rows = local_rows(mesh, t.batch_size)
             pending: tuple[int, dict[str, jax.Array], jax.Array | None] | None = None
             stopped, is_last = None, True  # of a run that is at its end already
-            is_due = has_plunged = False  # a save that had to wait; a stop by health.on_plunge
+            is_due = has_plunged = False  # a save that is not made yet; a stop by health.on_plunge
             compare_every = health.replicas_every if mesh.size > 1 else None
 
             def log_pending() -> None:
@@ -199,12 +201,19 @@ def train(
                 if sums is not None:
                     monitor.compared(step, jax.device_get(sums), mesh, param_shardings)
 
-            def log_held_out(step: int) -> bool:
-                since = sources_since(experiment.data, step)
-                values = evaluate(eval_step, state.params, held_outs[since], mesh)
-                log.held_out(step, values | ({"sources_since": since} if since else {}))
-                return monitor.held_out(step)
+            def held_out_values(step: int, *, whole: bool) -> dict[str, float]:
+                held_out = held_outs[sources_since(experiment.data, step)]
+                held_out = held_out if whole else held_out.first_batch()
+                return evaluate(eval_step, state.params, held_out, mesh)
 
+            def log_held_out(step: int) -> float:
+                values = held_out_values(step, whole=True)
+                since = sources_since(experiment.data, step)
+                log.held_out(step, values | ({"sources_since": since} if since else {}))
+                return values["loss"]
+
+            if start >= last_step:
+                log.say(f"step {start:,} is done already, of {last_step:,}")
             if not start:
                 with log.pause():
                     log_held_out(0)
@@ -215,6 +224,7 @@ def train(
                 # The guard: nothing crosses to the host unasked.
                 with compiles, jax.transfer_guard("disallow"):
                     state, metrics = train_step(state, placed)
+                stop.has_work = True
                 stopped = stopped or stop.requested(step)
                 log_pending()  # an earlier step's, while the device works on this one
                 if monitor.rewind:
@@ -225,50 +235,62 @@ def train(
                 is_last = step == last_step
                 evaluates = is_last or (t.eval_every is not None and step % t.eval_every == 0)
                 probes = step % probe_every == 0
-                is_due |= step % t.checkpoint_every == 0
-                saves = is_last or bool(stopped) or is_due
-                pauses = evaluates or probes or saves
-                compares = compare_every is not None and (saves or step % compare_every == 0)
+                is_due |= is_last or bool(stopped) or step % t.checkpoint_every == 0
+                pauses = evaluates or probes or is_due
+                compares = compare_every is not None and (is_due or step % compare_every == 0)
                 if pauses or compares or step % t.log_every == 0:
                     pending = step, metrics, bit_sums(state.params) if compares else None
                 if not pauses:
                     continue
-                log_pending()  # nothing that is not finite is saved; the record is whole
+                log_pending()  # the record is whole
                 if monitor.rewind:
                     break
-                if monitor.is_suspect and is_last:
-                    raise monitor.failure(step)
                 with log.pause(), watchdog.pause():
-                    if evaluates and not monitor.is_suspect:
-                        has_plunged = log_held_out(step)
+                    if evaluates:
+                        loss = log_held_out(step)
+                        has_plunged = monitor.held_out(step)
+                    elif is_due:
+                        loss = held_out_values(step, whole=False)["loss"]
                     if probes:
                         monitor.probed(step, jax.device_get(probe(state.params)), vocabulary)
-                    if (saves or has_plunged) and not monitor.is_suspect:
+                    if (is_due or has_plunged) and monitor.may_save(step, loss):
                         still_ours()
                         log.flush()
                         made = checkpoint.make_metadata(experiment, step, data.fingerprint())
                         checkpoint.save(manager, state, made)
                         is_due = False
-                if (stopped and not monitor.is_suspect) or has_plunged:
-                    break  # a stop waits for a step that can be saved: health.max_nonfinite at most
-            with watchdog.pause():
-                checkpoint.finish(manager)
-    if jax.process_index() == 0:
-        plot_run(workdir)
+                if stopped or has_plunged:
+                    break
     if monitor.rewind:
         rewind.begin(workdir, monitor.rewind)
-        if stopped:
-            print(f"{stopped.name}: goes back to step {monitor.rewind.step} then", flush=True)
-        return stopped or monitor.rewind
+    if stopped and (monitor.rewind or not is_last):
+        outcome = f"step {step} is {'not ' if is_due else ''}saved"
+        if monitor.rewind:
+            outcome = f"goes back to step {monitor.rewind.step} then"
+        print(f"{stopped.name}: {outcome}\n{resume_line()}", flush=True)
+    _draw(workdir)  # last: nobody waits for it who has sent a signal
     if has_plunged:
         raise ValueError(
             f"stopped after step {step} by health.on_plunge; go on from {workdir}@before_plunge "
             "with other data, or --set health.on_plunge=alarm to go on as it is"
         )
-    if stopped and not is_last:
-        print(f"{stopped.name}: step {step} is saved", flush=True)
-        return stopped
-    return None
+    if monitor.rewind:
+        return stopped or monitor.rewind
+    if is_due and is_last:
+        raise FloatingPointError(
+            f"step {last_step}: the held-out loss is not finite, so that nothing is saved; start "
+            "again with a lower optimizer.learning_rate, to go on from the newest checkpoint"
+        )
+    return None if is_last else stopped
+
+
+def _draw(workdir: epath.Path) -> None:
+    """Draws the run. A picture that cannot be drawn, on a full disk say, fails no run."""
+    if jax.process_index() == 0:
+        try:
+            plot_run(workdir)
+        except (ValueError, OSError) as error:
+            print(f"curve.png is not drawn: {cli.one_line(error)}", file=sys.stderr)
 
 
 def _init_from_hf(experiment: Experiment, abstract: TrainState) -> TrainState:

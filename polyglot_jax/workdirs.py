@@ -28,8 +28,8 @@ def check_start(experiment: Experiment, workdir: epath.Path, data: Mixture) -> i
         )
     if start:
         metadata = checkpoint.read_metadata(workdir, start)
-        check_same_run(from_dict(metadata["experiment"]), experiment)
-        check_same(metadata["data"], data.fingerprint(), start)
+        check_same_run(from_dict(metadata.get("experiment", {})), experiment)
+        check_same(metadata.get("data", {}), data.fingerprint(), start)
     _check_agreed(experiment, data, start or 0)
     return start or 0
 

@@ -48,7 +48,13 @@ def workdir(tmp_path: Path) -> Path:
             path.write_text("x")
     records = [
         {"step": 0, "held_out/bits_per_byte": 8.0, "held_out/loss": 9.0},
-        {"step": 10, "train/bits_per_byte": 2.25, "train/epoch/a": 0.5, "train/epoch/b": 1.5},
+        {
+            "step": 10,
+            "train/bits_per_byte": 2.25,
+            "train/loss": 3,
+            "train/epoch/a": 0.5,
+            "train/epoch/b": 1.5,
+        },
         {"step": 10, "held_out/bits_per_byte": 2.0, "held_out/loss": 4.0},
         {"step": 15, "held_out/bits_per_byte": 1.0, "held_out/loss": 2.0},
         {"step": 20, "held_out/bits_per_byte": 1.5, "held_out/loss": 3.0},
@@ -119,12 +125,29 @@ def test_the_list(workdir: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     rows = [line.split() for line in done.stdout.splitlines()[1:4]]
     assert rows == [
-        ["10", "1.5000", "2.2500", "4.0000", "2.0000", "-", "-", "@before_plunge"],
-        ["20", "-", "-", "3.0000", "1.5000", "-", "-", "@best"],
-        ["30", "-", "-", "3.5000", "1.7500", "0.2500", "0.1250", "@newest"],
+        ["10", "1.5000", "3.0000", "2.2500", "4.0000", "2.0000", "-", "-", "@before_plunge"],
+        ["20", "-", "-", "-", "3.0000", "1.5000", "-", "-", "@best"],
+        ["30", "-", "-", "-", "3.5000", "1.7500", "0.2500", "0.1250", "@newest"],
     ]
     assert (workdir / "checkpoints.png").read_bytes().startswith(b"\x89PNG")
     assert done.stderr == ""
+
+
+def test_the_list_of_a_run_that_lost_its_record(workdir: Path) -> None:
+    """Where it is needed most: without a record, damaged, and not to be written."""
+    (workdir / "metrics.jsonl").unlink()
+    names = selection.names_of(workdir, [10, 20, 30], {30: "state/d is missing"})
+    assert names == {10: [], 20: ["@newest"], 30: ["damaged: state/d is missing"]}
+    rows = [line.split() for line in selection.overview(workdir, names).splitlines()[1:]]
+    assert rows[1] == ["20", *["-"] * 7, "@newest"]
+    with pytest.raises(ValueError, match="no held-out loss is recorded"):
+        selection.draw(workdir, names)
+
+
+def test_the_last_good_evaluation_keeps_a_checkpoint_before_it() -> None:
+    keep = Keep(newest=1, last_good=lambda: 5)
+    assert kept(keep, [1, 3, 4, 6, 7]) == [4, 7]
+    assert kept(keep, [6, 7]) == [7]
 
 
 def test_the_list_of_no_run(tmp_path: Path) -> None:

@@ -4,10 +4,12 @@ With all windows taken, each held-out token but the first of a source is predict
 losses summed over the batches are exact for the split whatever the batch size.
 """
 
+import dataclasses
 import heapq
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from etils import epath
@@ -38,6 +40,10 @@ class HeldOut:
         for examples in self.examples:
             reads = [self._start_read(*example) for example in examples[rows].tolist()]
             yield batch_of(reads, self.token_bytes, self.seq_len)
+
+    def first_batch(self) -> Self:
+        """Returns the first batch alone, as a small sample."""
+        return dataclasses.replace(self, examples=self.examples[:1])
 
     def _start_read(self, source: int, window: int) -> PendingRead | None:
         if source < 0:

@@ -23,7 +23,14 @@ def check_same(saved: dict[str, Any], current: dict[str, Any], step: int) -> Non
     Raises:
       ValueError: names everything that differs, and what to do.
     """
-    old, new = _past(saved, step), _past(current, step)
+    new = _past(current, step)
+    try:
+        old = _past(saved, step)
+    except (KeyError, TypeError, AttributeError, IndexError):
+        raise ValueError(
+            f"the checkpoint at step {step} does not say what data it was trained on; move it away "
+            "to go on from an earlier one"
+        ) from None
     differences = [
         f"{key}: was {_short(old.get(key))}, is {_short(new.get(key))}"
         for key in sorted(old.keys() | new.keys())

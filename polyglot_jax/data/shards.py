@@ -236,15 +236,20 @@ def verify(source_dir: epath.PathLike) -> None:
     """
     source_dir = epath.Path(source_dir)
     manifests = [read_manifest(source_dir / split) for split in SPLITS]
+    for manifest in manifests:
+        check_tokenizer(source_dir, manifest)
+        read_token_bytes(source_dir, manifest.vocab_size)
+        _verify_split(open_split(source_dir / manifest.split))
+
+
+def check_tokenizer(source_dir: epath.Path, manifest: Manifest) -> epath.Path:
+    """Returns the path of a source's tokenizer. Raises ValueError if a split is not of it."""
     tokenizer = source_dir / "tokenizer.json"
     if not tokenizer.exists():
         raise ValueError(f"{tokenizer} is missing; {REMEDY}")
-    tokenizer_sha256 = hashlib.sha256(tokenizer.read_bytes()).hexdigest()
-    for manifest in manifests:
-        if manifest.tokenizer_sha256 != tokenizer_sha256:
-            raise ValueError(f"{tokenizer} is not the one that wrote {manifest.split}; {REMEDY}")
-        read_token_bytes(source_dir, manifest.vocab_size)
-        _verify_split(open_split(source_dir / manifest.split))
+    if manifest.tokenizer_sha256 != hashlib.sha256(tokenizer.read_bytes()).hexdigest():
+        raise ValueError(f"{tokenizer} is not the one that wrote {manifest.split}; {REMEDY}")
+    return tokenizer
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ import numpy as np
 
 WINDOW = 128  # steps
 ENOUGH = 64  # samples from which on a spike is a spike
+FLAT = 1e-3  # of the mean: losses deviate by more, if they are not all the same
 
 
 @flax.struct.dataclass
@@ -52,8 +53,8 @@ def judge(
 ) -> tuple[jax.Array, Guard]:
     """Returns whether to apply an update, and the guard after it.
 
-    A spike enters the rings too. So a loss that stays high is the new normal after 4 steps, since
-    4 of 128 samples widen the deviation to a sixth of their distance.
+    A spike enters the rings too, but as no more than 12 sigma, or one would hide the next smaller
+    one. So loss and gradient that stay high, by 40 sigma say, are the new normal after 5 steps.
 
     Args:
       step: updates before this one.
@@ -67,9 +68,12 @@ def judge(
     is_sound = is_finite & (guard.nonfinite_in_a_row < max_nonfinite)
     is_spike = jnp.bool_(False)
     if sigma is not None:
-        stands_out = _stands_out(loss, guard.losses_W, samples, sigma)
-        stands_out &= _stands_out(grad_norm, guard.grad_norms_W, samples, sigma)
+        high_loss, highest_loss = _levels(guard.losses_W, samples, sigma)
+        high_norm, highest_norm = _levels(guard.grad_norms_W, samples, sigma)
+        stands_out = (loss > high_loss) & (grad_norm > high_norm)
         is_spike = is_sound & stands_out & (samples >= ENOUGH)
+        loss = jnp.where(is_spike, jnp.minimum(loss, highest_loss), loss)
+        grad_norm = jnp.where(is_spike, jnp.minimum(grad_norm, highest_norm), grad_norm)
 
     place = samples % WINDOW
 
@@ -87,8 +91,11 @@ def judge(
     )
 
 
-def _stands_out(value: jax.Array, ring_W: jax.Array, samples: jax.Array, sigma: float) -> jax.Array:
+def _levels(ring_W: jax.Array, samples: jax.Array, sigma: float) -> tuple[jax.Array, jax.Array]:
+    """Returns above what a value is a spike, and the most that one counts for afterwards."""
     is_filled_W = jnp.arange(WINDOW) < samples
     mean = jnp.mean(ring_W, where=is_filled_W)
     deviation = jnp.std(ring_W, where=is_filled_W)
-    return value > mean + sigma * deviation
+    # Of values that are all the same a multiple of the deviation would keep others out for ever.
+    widest = jnp.maximum(deviation, FLAT * jnp.abs(mean))
+    return mean + sigma * deviation, mean + 2 * sigma * widest

@@ -43,7 +43,6 @@ class Monitor:
         """
         self.health = experiment.health
         self.rewind: Rewind | None = None  # wanted, by health.on_spike
-        self.is_suspect = guard["nonfinite_in_a_row"] > 0  # nothing may be saved now
         self._workdir = workdir
         self._log = log
         self._seen: Mapping[str, float] = dict(guard)  # the newest metrics
@@ -62,10 +61,9 @@ class Monitor:
           FloatingPointError: too many updates in a row were not finite.
         """
         before, self._seen = self._seen, values
-        self.is_suspect = values["nonfinite_in_a_row"] > 0
         if nonfinite := int(values["nonfinite"] - before["nonfinite"]):
             self._log.record(step, "health", {"nonfinite": nonfinite})
-            now = f"; {self._worst()}" if self.is_suspect else ""
+            now = f"; {self._worst()}" if values["nonfinite_in_a_row"] else ""
             self._log.say(
                 f"step {step:>7,}  skipped {_updates(nonfinite)}, loss or gradient not finite{now}"
             )
@@ -77,18 +75,37 @@ class Monitor:
                 f"gradient norm more than {self.health.spike_sigma:g} standard deviations above "
                 "the steps before"
             )
-            if self.health.on_spike == "rewind" and (saved := self._steps_saved()):
-                self.rewind = Rewind(step=max(saved), spike=last)
-        if values["nonfinite_in_a_row"] >= self.health.max_nonfinite:
-            raise self.failure(step)
+            if self.health.on_spike == "rewind":
+                if saved := self._steps_saved():
+                    self.rewind = Rewind(step=max(saved), spike=last)
+                else:
+                    self._log.say(f"step {step:>7,}  no checkpoint to go back to: skipped only")
+        row = int(values["nonfinite_in_a_row"])
+        if row >= self.health.max_nonfinite:
+            raise FloatingPointError(
+                f"step {step}: {self._worst()}; {_updates(row)} in a row skipped and nothing of it "
+                f"saved. Lower optimizer.learning_rate, or look at the data of step "
+                f"{step - row + 1}"
+            )
 
-    def failure(self, step: int) -> FloatingPointError:
-        """Returns what ends a run whose last updates were not finite."""
-        row = int(self._seen["nonfinite_in_a_row"])
-        return FloatingPointError(
-            f"step {step}: {self._worst()}; {_updates(row)} in a row skipped and nothing of it "
-            f"saved. Lower optimizer.learning_rate, or look at the data of step {step - row + 1}"
-        )
+    def may_save(self, step: int, held_out_loss: float) -> bool:
+        """Returns whether the parameters still make sense of text: those that do not are not saved.
+
+        A step whose update was skipped for its data is as good as the one before it; one whose own
+        update broke the model shows in no loss of training yet.
+
+        Args:
+          held_out_loss: of a batch at least, after the step.
+        """
+        if np.isfinite(held_out_loss):
+            return True
+        self._log.record(step, "health", {"not_saved": 1})
+        self._log.say(f"step {step:>7,}  held-out loss is {held_out_loss}: not saved")
+        return False
+
+    def last_good(self) -> int:
+        """Returns the last evaluation at which all was well, 0 if there was none."""
+        return plunge.last_good(self._log.records, self._spans)
 
     def _worst(self) -> str:
         for name in ("loss", "grad_norm"):

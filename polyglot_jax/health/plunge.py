@@ -54,7 +54,7 @@ WHOLE: Sequence[Span] = ((0, math.inf),)
 
 
 def spans_of(data: DataConfig) -> list[Span]:
-    """Returns the phases of a plan: losses of other sources, or other weights, are another level."""
+    """Returns the phases of a plan: other sources, or other weights, have losses of their own."""
     starts = [*(float(phase.from_step) for phase in data.plan), math.inf]
     return list(itertools.pairwise(starts))
 
@@ -68,7 +68,15 @@ def find_plunges(
       records: of metrics.jsonl, in order.
       spans: of `spans_of`. Gaps of one are not compared with those of another.
     """
-    return [plunge for span in spans for plunge in _find(_points(records, span))]
+    return [plunge for span in spans for plunge in _find(_points(records, span))[0]]
+
+
+def last_good(records: Sequence[Mapping[str, Any]], spans: Sequence[Span] = WHOLE) -> int:
+    """Returns the step of the last evaluation that was good, which a plunge found later goes back
+    to; 0 if the phase has none yet. Args as `find_plunges`."""
+    at = max((r["step"] for r in records if "held_out/loss" in r), default=0)
+    begun = [span for span in spans if span[0] < max(at, 1)]
+    return _find(_points(records, begun[-1]))[1]
 
 
 def is_plunging(records: Sequence[Mapping[str, Any]], spans: Sequence[Span] = WHOLE) -> bool:
@@ -110,7 +118,8 @@ def _points(records: Sequence[Mapping[str, Any]], span: Span) -> list[_Point]:
     return points
 
 
-def _find(points: Sequence[_Point]) -> list[Plunge]:
+def _find(points: Sequence[_Point]) -> tuple[list[Plunge], int]:
+    """Returns the plunges, and the step of the last good evaluation."""
     found = []
     is_told, good = False, points[0].step if points else 0
     for i, point in enumerate(points):
@@ -121,7 +130,7 @@ def _find(points: Sequence[_Point]) -> list[Plunge]:
             is_told = True
             growth, fell = point.gap - reference.gap, reference.loss - point.loss
             found.append(Plunge(point.step, good, growth, fell, point.held_out))
-    return found
+    return found, good
 
 
 def _verdict(before: Sequence[_Point], point: _Point) -> tuple[str, _Point]:

@@ -10,6 +10,7 @@ import pytest
 from etils import epath
 
 from eval import describe, follow, results
+from polyglot_jax import integrity
 from tests.eval.fake import write_copa
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,21 +62,26 @@ def test_half_written_checkpoints_are_not_seen(tmp_path):
     assert found == ["10", "30"]
 
 
-def test_deleted_meanwhile_is_a_line_and_damaged_is_an_error(tmp_path, capsys):
-    workdir = made_run(tmp_path, [10, 20, 30])
+def test_deleted_or_damaged_is_a_line_and_all_else_an_error(tmp_path, capsys):
+    workdir = made_run(tmp_path, [5, 10, 20, 30])
+    for name in integrity.NEEDED:
+        path = tmp_path / "checkpoints" / "30" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
 
     def open_one(path):
-        if path.endswith("@10"):
-            shutil.rmtree(tmp_path / "checkpoints" / "10")
-            raise ValueError("gone")
-        if path.endswith("@30"):
-            raise ValueError("damaged")
-        return path
+        if path.endswith("@5"):
+            shutil.rmtree(tmp_path / "checkpoints" / "5")
+        if path.endswith("@20"):
+            return path
+        raise ValueError("cannot be read")
 
     found = follow.checkpoints(workdir, open_one)
     assert next(found).endswith("@20")
-    assert "step 10 was deleted before it was read; skipped" in capsys.readouterr().out
-    with pytest.raises(ValueError, match="damaged"):
+    said = capsys.readouterr().out
+    assert "step 5 was deleted before it was read; skipped" in said
+    assert "step 10 was damaged (state/_METADATA is missing or empty); skipped" in said
+    with pytest.raises(ValueError, match="cannot be read"):
         next(found)
 
 

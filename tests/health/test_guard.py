@@ -75,11 +75,26 @@ def test_without_sigma_nothing_spikes():
     assert judged(losses, grad_norms, sigma=None)[0].all()
 
 
-def test_a_new_level_is_taken_for_normal_after_four_steps():
+def test_a_new_level_is_taken_for_normal_after_a_few_steps():
+    """Of 20 standard deviations of the loss, and 40 of the gradient norm."""
     losses, grad_norms = ordinary()
     losses[200:] += 2
     grad_norms[200:] += 2
-    assert np.flatnonzero(~judged(losses, grad_norms)[0]).tolist() == [200, 201, 202, 203]
+    assert np.flatnonzero(~judged(losses, grad_norms)[0]).tolist() == [200, 201, 202, 203, 204]
+
+
+def test_a_spike_does_not_hide_the_next():
+    """Though it was a hundred times as far away, and the next is smaller."""
+    losses, grad_norms = ordinary()
+    for at, height in ((150, 200.0), (190, 4.0), (230, 2.0)):
+        losses[at] += height
+        grad_norms[at] += height
+    assert np.flatnonzero(~judged(losses, grad_norms)[0]).tolist() == [150, 190, 230]
+
+
+def test_flat_losses_may_rise():
+    applied, _ = judged([1.0] * 100 + [5.0] * 100, [1.0] * 100 + [5.0] * 100)
+    assert 0 < np.sum(~applied) < 20
 
 
 def test_another_source_is_no_spike():

@@ -75,6 +75,24 @@ def test_a_plunge_may_end_the_run_and_keeps_it_ended(monitored):
     monitored("health.on_plunge=stop", start_step=1000)
 
 
+def test_the_checkpoint_before_a_plunge_is_there_when_the_alarm_comes(monitored, capsys):
+    """Though more are saved between two evaluations than are kept as the newest."""
+    run = monitored()
+    keep = selection.Keep(newest=3, best=1, last_good=run.monitor.last_good)
+    saved: list[int] = []
+    for record in made(1050, 0.0):
+        replay(run, [record])
+        if record["step"] % 50 == 0 and "held_out/loss" not in record:
+            saved.append(record["step"])
+            infos = [SimpleNamespace(step=step) for step in saved]
+            flags = keep.should_preserve(infos, context=None)
+            saved = [step for step, flag in zip(saved, flags, strict=True) if flag]
+            run.saved[:] = saved
+    (alarm,) = (line for line in capsys.readouterr().out.splitlines() if "ALARM" in line)
+    assert alarm.startswith("step   1,200")
+    assert alarm.endswith("the last checkpoint before it, 1,000, is tagged @before_plunge")
+
+
 def test_a_healthy_run_is_left_alone(monitored, capsys):
     run = monitored()
     assert replay(run, made(1000, 1.0)) == []
@@ -104,14 +122,20 @@ def test_skips_are_counted_and_said_once(monitored, capsys):
     assert run.monitor.rewind is None
 
 
-def test_nothing_is_saved_while_updates_are_not_finite(monitored):
+def test_only_what_makes_sense_of_text_is_saved(monitored, capsys):
+    run = monitored()
+    assert run.monitor.may_save(4, 3.5)
+    assert not run.monitor.may_save(5, np.nan)
+    assert capsys.readouterr().out.endswith("step       5  held-out loss is nan: not saved\n")
+    assert read_metrics(run.workdir) == [{"step": 5, "health/not_saved": 1}]
+
+
+def test_ten_updates_in_a_row_that_are_not_finite_end_the_run(monitored):
     run = monitored()
     run.monitor.update(1, values(nonfinite=9, nonfinite_in_a_row=9, loss=np.nan))
-    assert run.monitor.is_suspect
     with pytest.raises(FloatingPointError, match="step 2: grad_norm is inf; 10 updates in a row"):
         run.monitor.update(2, values(nonfinite=10, nonfinite_in_a_row=10, grad_norm=np.inf))
     run.monitor.update(3, values(nonfinite=10))
-    assert not run.monitor.is_suspect
     over = values(nonfinite=25, nonfinite_in_a_row=15)  # finite ones at the end, skipped as well
     with pytest.raises(FloatingPointError, match=r"step 20: loss or grad.* 15 .* data of step 6"):
         run.monitor.update(20, over)
@@ -119,10 +143,11 @@ def test_nothing_is_saved_while_updates_are_not_finite(monitored):
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
 
 
-def test_a_rewind_needs_a_checkpoint(monitored):
+def test_a_rewind_needs_a_checkpoint(monitored, capsys):
     run = monitored("health.on_spike=rewind")
     run.monitor.update(30, values(spikes=1, last_spike=27))
     assert run.monitor.rewind is None
+    assert "no checkpoint to go back to: skipped only" in capsys.readouterr().out
     run.saved += [40, 50]
     run.monitor.update(60, values(spikes=2, last_spike=55))
     assert run.monitor.rewind == Rewind(step=50, spike=55)

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from etils import epath
 
 from polyglot_jax import checkpoint, selection
 from polyglot_jax.data.encode import encode
+from polyglot_jax.data.mixture import Mixture
 from polyglot_jax.health.monitor import Monitor
 from polyglot_jax.health.rewind import Rewind
 from polyglot_jax.signals import Stop
@@ -173,15 +175,34 @@ def test_a_signal_in_the_step_of_a_rewind_ends_the_run(tiny_shards, tmp_path, mo
     assert json.loads((tmp_path / "rewinds.json").read_text()) == [{"step": 3, "spike": 5}]
 
 
-@pytest.mark.slow
-def test_a_signal_waits_for_a_step_that_can_be_saved(tiny_shards, tmp_path, monkeypatch):
-    def update(self, step, values):
-        self.is_suspect = step in (5, 6)
+def spoil(step: int, monkeypatch) -> None:
+    """Makes the loss of one step not finite, by its data."""
+    batches = Mixture.batches
 
-    monkeypatch.setattr(Monitor, "update", update)
-    signalled_at(5, monkeypatch)
-    assert train(experiment(tiny_shards), epath.Path(tmp_path), 20) is signal.SIGTERM
-    assert checkpoint.latest_step(tmp_path) == 7
+    def spoilt(self, start, end, rows):
+        for number, batch in enumerate(batches(self, start, end, rows), start + 1):
+            factor = np.float32(np.nan if number == step else 1)
+            yield batch | {"weights": batch["weights"] * factor}
+
+    monkeypatch.setattr(Mixture, "batches", spoilt)
+
+
+def test_a_bad_batch_in_the_last_step_costs_nothing_else(tiny_shards, tmp_path, monkeypatch):
+    """The step that it belongs to is skipped; what was learnt before it is saved."""
+    spoil(4, monkeypatch)
+    train(experiment(tiny_shards, "train.checkpoint_every=9"), epath.Path(tmp_path), 4)
+    assert checkpoint.latest_step(tmp_path) == 4
+    assert {"step": 4, "health/nonfinite": 1} in records(tmp_path)
+
+
+def test_a_model_that_its_own_update_broke_is_not_saved(tiny_shards, tmp_path, capsys):
+    """No loss of training has told of it yet; restarts would never get past such a checkpoint."""
+    sets = ("optimizer.learning_rate=1e30", "optimizer.warmup_fraction=0")
+    every = ("train.checkpoint_every=1", "train.eval_every=none")
+    with pytest.raises(FloatingPointError, match=r"step 2: the held-out loss is not finite"):
+        train(experiment(tiny_shards, *sets, *every), epath.Path(tmp_path), 2)
+    assert checkpoint.latest_step(tmp_path) is None
+    assert "step       1  held-out loss is nan: not saved" in capsys.readouterr().out
 
 
 def flags_of_two() -> list[tuple[str, ...]]:
