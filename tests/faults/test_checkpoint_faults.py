@@ -12,7 +12,8 @@ from etils import epath
 
 from polyglot_jax import checkpoint, integrity
 from polyglot_jax.selection import Keep
-from tests.runs import STEPS, assert_same_run, finish, records, settings, start
+from polyglot_jax.train import train
+from tests.runs import STEPS, assert_same_run, experiment, finish, records, settings, start
 
 NEWEST, BEFORE = STEPS, STEPS - 3
 
@@ -63,6 +64,11 @@ def stray_digests(step: Path) -> None:
     path.write_text(json.dumps({"files": {"state/../../x": {"bytes": 1, "sha256": None}}}))
 
 
+def spoil_listing(step: Path) -> None:
+    """Orbax's own file, for which it would refuse every step of the run."""
+    (step / "_CHECKPOINT_METADATA").write_text("[1]")
+
+
 DAMAGES = {
     flip: "has another sha256 than when it was written",
     truncate: "has 1000 bytes instead of",
@@ -73,18 +79,22 @@ DAMAGES = {
     spoil_digests: "digests.json is not what was written",
     no_digests: "digests.json does not name all files",
     stray_digests: "digests.json names what is no file of a checkpoint",
+    spoil_listing: "_CHECKPOINT_METADATA is not Orbax's",
 }
 
 
 @pytest.mark.parametrize(
     ("damage", "what"), DAMAGES.items(), ids=lambda v: getattr(v, "__name__", "")
 )
-def test_damage_is_known_and_set_aside(whole_run, tmp_path, damage, what):
+def test_damage_is_known_and_set_aside(whole_run, tmp_path, capsys, damage, what):
     workdir = shutil.copytree(whole_run, tmp_path / "run")
     assert checkpoint.set_damaged_aside(workdir) == []
     damage(workdir / "checkpoints" / str(NEWEST))
     with pytest.raises(ValueError, match=rf"checkpoints/{NEWEST} is damaged \(.*{what}"):
-        checkpoint.restore_params(workdir)
+        checkpoint.restore_params(workdir, NEWEST)
+    assert checkpoint.open_params(workdir)[0]["step"] == BEFORE
+    said = capsys.readouterr().err
+    assert re.fullmatch(rf"checkpoint {NEWEST} of .* is damaged \(.*{what}.*\): passed.*\n", said)
     before = sorted(p.name for p in (workdir / "checkpoints" / str(NEWEST)).rglob("*"))
     (line,) = checkpoint.set_damaged_aside(workdir)
     place = workdir / "damaged" / f"{NEWEST}.0"
@@ -115,6 +125,36 @@ def test_the_two_newest_are_damaged(whole_run, tiny_shards, tmp_path, damage):
     assert code == 0, output
     assert f"from step {NEWEST - 6} of" in output
     assert_same_run(workdir, whole_run, tiny_shards)
+
+
+def test_a_step_under_another_name(whole_run, tiny_shards, tmp_path):
+    workdir = shutil.copytree(whole_run, tmp_path / "run")
+    (workdir / "checkpoints" / str(NEWEST)).rename(workdir / "checkpoints" / "30")
+    with pytest.raises(ValueError, match=rf"checkpoints/30 is that of step {NEWEST}; give it"):
+        train(experiment(tiny_shards), epath.Path(workdir), STEPS)
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [("experiment", "experiment: missing"), ("data", "does not say what data it was trained on")],
+)
+def test_metadata_that_lost_a_part(whole_run, tiny_shards, tmp_path, lost, message):
+    """With digests that agree: a tool of someone's wrote it so."""
+    workdir = shutil.copytree(whole_run, tmp_path / "run")
+    step = epath.Path(workdir / "checkpoints" / str(NEWEST))
+    metadata = json.loads((step / "metadata" / "metadata").read_text())
+    del metadata[lost]
+    (step / "metadata" / "metadata").write_text(json.dumps(metadata))
+    integrity.seal(step)
+    with pytest.raises(ValueError, match=message):
+        train(experiment(tiny_shards), epath.Path(workdir), STEPS)
+
+
+def test_a_spoilt_file_of_tags_is_known_before_the_first_save(whole_run, tiny_shards, tmp_path):
+    workdir = shutil.copytree(whole_run, tmp_path / "run")
+    (workdir / "tags.json").write_text("[")
+    with pytest.raises(ValueError, match=r"tags\.json is not an object of tags and steps"):
+        train(experiment(tiny_shards), epath.Path(workdir), STEPS)
 
 
 def test_all_damaged_is_one_line_and_all_stay(whole_run, tiny_shards, tmp_path):

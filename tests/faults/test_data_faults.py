@@ -39,6 +39,17 @@ def test_corrupt_shard(source, tmp_path):
         train(experiment(source), epath.Path(tmp_path / "run"), STEPS)
 
 
+def test_another_tokenizer_than_the_shards_were_written_with(source, tmp_path):
+    """It would be copied to the workdir, and name other texts for the same ids ever after."""
+    (source / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"tokenizer.json is not the one that wrote train; delete .*copy"):
+        train(experiment(source), epath.Path(tmp_path / "run"), STEPS)
+    (source / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"tokenizer.json is missing; delete .*copy"):
+        train(experiment(source), epath.Path(tmp_path / "run"), STEPS)
+    assert not (tmp_path / "run").exists()
+
+
 def test_shard_lost_in_mid_run(source, tmp_path, monkeypatch):
     right = Mixture.read
 
