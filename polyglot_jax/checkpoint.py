@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from absl import flags
 from etils import epath
 
-from polyglot_jax import array_slices, cli, integrity, selection, storage_errors
+from polyglot_jax import array_slices, cli, distributed, integrity, selection, storage_errors
 from polyglot_jax.config import Experiment, NeoxConfig, model_from_dict, to_dict
 from polyglot_jax.health import guard
 from polyglot_jax.step import TrainState, family
@@ -323,6 +323,7 @@ def make_metadata(experiment: Experiment, step: int, data: dict[str, Any]) -> di
         "experiment": to_dict(experiment),
         "data": data,
         **provenance(),
+        "started_on": distributed.surroundings(),
     }
 
 

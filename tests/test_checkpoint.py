@@ -135,7 +135,7 @@ def test_damage_is_found_without_digests_too(tmp_path, state, damage):
     (tmp_path / "checkpoints" / "1" / integrity.FILE).unlink()
     damage(tmp_path / "checkpoints" / "1")
     with pytest.raises(ValueError, match=r"checkpoints/1 (cannot be read; if it is|is) damaged"):
-        checkpoint.restore_params(tmp_path)
+        checkpoint.restore_params(tmp_path, 1)
     gc.collect()  # Orbax leaves the futures of a failed read behind, to complain at collection
 
 
