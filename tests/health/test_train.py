@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,28 @@ def test_a_model_that_its_own_update_broke_is_not_saved(tiny_shards, tmp_path, c
         train(experiment(tiny_shards, *sets, *every), epath.Path(tmp_path), 2)
     assert checkpoint.latest_step(tmp_path) is None
     assert "step       1  held-out loss is nan: not saved" in capsys.readouterr().out
+
+
+def test_a_failing_run_finishes_the_checkpoint_under_way(tiny_shards, tmp_path, monkeypatch):
+    """With several processes the exit would cut it off, and it may take minutes to write."""
+    monkeypatch.setattr(checkpoint.integrity, "seal", slowly(checkpoint.integrity.seal))
+
+    def update(self, step, values):
+        if step == 4:
+            raise FloatingPointError("no sense in going on")
+
+    monkeypatch.setattr(Monitor, "update", update)
+    with pytest.raises(FloatingPointError, match="no sense"):
+        train(experiment(tiny_shards), epath.Path(tmp_path), 8)
+    assert checkpoint.latest_step(tmp_path) == 3
+
+
+def slowly(work):
+    def slow(*args):
+        time.sleep(1)
+        return work(*args)
+
+    return slow
 
 
 def flags_of_two() -> list[tuple[str, ...]]:
