@@ -64,6 +64,15 @@ def test_nothing_is_half_said():
 # ---- TPU VMs
 
 
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch) -> Path:
+    """Where the scripts keep their locks."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
 def tpu_vm(command: str, *more: str) -> subprocess.CompletedProcess[str]:
     return run("scripts/tpu_vm.sh", command, "--name=ko", "--zone=us-east5-a", *more)
 
@@ -98,8 +107,9 @@ case $(grep -c describe {tmp_path}/gcloud.log) in 1) echo ACCEPTED;; 2) echo PRO
 @pytest.mark.parametrize(
     ("state", "commands"),
     [
-        ("ACTIVE", ["ssh"]),  # where it runs still, the workers leave it alone
-        ("PROVISIONING", []),
+        ("ACTIVE", ["ssh", "ssh"]),  # is it set up? Where it runs still, the workers leave it alone
+        *((state, []) for state in ("CREATING", "ACCEPTED", "PROVISIONING", "DELETING")),
+        ("FAILED", ["delete", "create", "scp", "ssh", "ssh"]),
         ("SUSPENDED", ["delete", "create", "scp", "ssh", "ssh"]),
         ("", ["create", "scp", "ssh", "ssh"]),
     ],
@@ -128,6 +138,109 @@ def test_resume_does_what_is_needed(stand_in, tmp_path, state, commands):
         assert run("bash", "-n", "-c", program).returncode == 0
 
 
+@pytest.fixture
+def worker(stand_in, tmp_path) -> Path:
+    """The home of the one worker of an active slice, where what it is told runs.
+
+    What installs there does nothing, but `apt-get` fails while the file `locked` exists.
+    """
+    worker = tmp_path / "worker"
+    programs = {
+        ".local/bin/uv": "",
+        "bin/gcloud": f"printf '%s\\n' \"$@\" >>{worker}/gcloud.txt",
+        "python": "",
+    }
+    for name, body in programs.items():
+        (worker / name).parent.mkdir(parents=True, exist_ok=True)
+        (worker / name).write_text(f"#!/bin/bash\n{body}\n")
+        (worker / name).chmod(0o755)
+    stand_in("sudo", f"[[ ! -e {worker}/locked ]] || exit 100")
+    stand_in("python3")
+    stand_in("make", f"mkdir -p .venv/bin; cp {worker}/python .venv/bin")
+    body = f"""
+case $1 in
+  bundle) touch "$4" ;;
+  init) mkdir -p polyglot-jax; cp -r {ROOT}/scripts polyglot-jax ;;
+esac"""
+    stand_in("git", body)
+    body = f"""
+case $4 in
+  describe) echo ACTIVE ;;
+  scp) cp "$5" {worker}/polyglot-jax.bundle ;;
+  ssh) for word; do [[ $word != --command=* ]] || command=${{word#*=}}; done
+    cd {worker} && HOME={worker} PATH={worker}/bin:$PATH bash -c "$command" ;;
+esac"""
+    stand_in("gcloud", body)
+    return worker
+
+
+def resume(*more: str) -> subprocess.CompletedProcess[str]:
+    return tpu_vm("resume", "--type=v5p-8", *more, "--", *TRAIN)
+
+
+def test_nothing_starts_where_nothing_is_installed(worker):
+    """It was a success, with a process that had ended, in a folder that was not the clone."""
+    done = tpu_vm("run", "--", *TRAIN)
+    assert done.returncode != 0
+    assert "this worker is not set up: scripts/tpu_vm.sh setup" in done.stderr
+    assert not list(worker.rglob("train.pid"))
+
+
+def test_a_setup_that_broke_is_made_again(worker, tmp_path, monkeypatch):
+    """The slice is ACTIVE all the same: every later resume only started training."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    (worker / "locked").touch()
+    assert resume().returncode != 0
+    assert not list(worker.rglob("train.pid"))
+    (worker / "locked").unlink()
+    done = resume()
+    assert done.returncode == 0, done.stderr
+    assert (worker / "polyglot-jax" / "train.pid").exists()
+    made = [call[0] for call in calls_of(tmp_path / "gcloud.log")]
+    once = ["describe", "ssh", "scp", "ssh"]
+    assert made == [*once, *once, "ssh"]
+    assert not list((tmp_path / "temporary").iterdir())  # the bundle of the clone
+
+    (worker / "locked").touch()
+    assert resume().returncode == 0  # set up: no packages are asked for
+    assert tpu_vm("setup").returncode != 0
+    assert tpu_vm("run", "--", *TRAIN).returncode != 0  # half of an older and half of a newer one
+
+
+def test_workers_that_do_not_answer_are_left_alone(stand_in, tmp_path):
+    """They may train: no setup under them."""
+    log = stand_in("gcloud", "[[ $4 == describe ]] && echo ACTIVE && exit; exit 255")
+    done = resume()
+    assert done.returncode == 2
+    assert done.stderr == "error: the workers of ko do not answer (exit code 255)\n"
+    assert [call[0] for call in calls_of(log)] == ["describe", "ssh"]
+
+
+def test_weights_reach_the_workers(worker):
+    assert tpu_vm("setup", "--weights=gs://b/hf/ko 1").returncode == 0
+    called = (worker / "gcloud.txt").read_text().splitlines()
+    assert called == ["storage", "rsync", "--recursive", "gs://b/hf/ko 1", "hf/ko 1"]
+    assert (worker / "polyglot-jax" / "hf" / "ko 1").is_dir()
+
+
+def test_two_calls_do_not_work_on_one_slice(stand_in, tmp_path):
+    """Cron calls resume while the one before it is still installing."""
+    waits = f"touch {tmp_path}/began; while [[ ! -e {tmp_path}/go ]]; do sleep 0.05; done"
+    log = stand_in("gcloud", f"{waits}; [[ $4 != describe ]] || echo ACTIVE")
+    start = ("scripts/tpu_vm.sh", "resume", "--name=ko", "--zone=us-east5-a", "--type=v5p-8")
+    with subprocess.Popen([*start, "--", *TRAIN], cwd=ROOT, stdout=-1) as first:
+        while not (tmp_path / "began").exists():
+            time.sleep(0.01)
+        second, by_hand = resume(), tpu_vm("setup")
+        assert len(calls_of(log)) == 1
+        (tmp_path / "go").touch()
+    assert first.returncode == 0
+    assert (second.returncode, second.stdout) == (0, "another call is at work on ko\n")
+    assert (by_hand.returncode, by_hand.stderr) == (2, "error: another call is at work on ko\n")
+    assert resume().returncode == 0  # the lock ends with its holder
+
+
 def test_stop_returns_when_the_checkpoint_is_there(stand_in, tmp_path):
     """Since BUILD.md deletes the slice next."""
     log = stand_in("gcloud")
@@ -147,11 +260,12 @@ def test_stop_returns_when_the_checkpoint_is_there(stand_in, tmp_path):
     assert done.stdout == b"SIGTERM: step 7 is saved\n"
 
 
-def test_a_slice_that_is_lost_while_it_is_awaited_ends_the_wait(stand_in):
-    stand_in("gcloud", "[[ $4 != describe ]] || echo SUSPENDED")
+@pytest.mark.parametrize("state", ["SUSPENDED", "DELETING", "NONE"])
+def test_a_slice_that_is_lost_while_it_is_awaited_ends_the_wait(stand_in, state):
+    stand_in("gcloud", f"[[ $4 != describe ]] || echo {state}")
     done = tpu_vm("create", "--type=v5p-128")
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the request is SUSPENDED")
+    assert done.stderr.startswith(f"error: the request is {state}")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +273,11 @@ def test_a_slice_that_is_lost_while_it_is_awaited_ends_the_wait(stand_in):
     [
         (("create",), "create needs --type"),
         (("create", "--type=h100-8"), "name its --runtime"),
+        (("create", "--type=v5p-8", "--slices=two"), "--slices=two: a number from 1 on"),
+        (("setup", "--weights=hf/ko"), "--weights=hf/ko: as in gs://BUCKET/NAME"),
         (("run",), "needs the flags of training"),
+        (("resume", "--type=v5p-8"), "needs the flags of training"),  # and deletes nothing
+        (("resume", "--", "--experiment=x"), "resume needs --type"),
         (("run", "--experiment=x"), "unknown option --experiment=x"),
     ],
 )
