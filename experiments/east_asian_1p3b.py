@@ -2,7 +2,7 @@ r"""An East-Asian model of 1,628,557,312 parameters, in eight languages.
 
 Korean, Chinese, Japanese, Indonesian, Malay, Vietnamese, Thai and English.
 
-Command:  python -m polyglot_jax.train --experiment=east_asian_1p3b --workdir=runs/east_asian_1p3b \
+Command:  scripts/gpu_node.sh run --experiment=east_asian_1p3b --workdir=runs/east_asian_1p3b \
               --set data.plan.0.sources.0.path=/where/your/shards/are/ko
           (sources are numbered in the order ko, zh, ja, id, ms, vi, th, en)
 Hardware: as ko_1p3b: one node of 8 x A100-80G; more nodes widen `mesh.data` (then lower

@@ -3,8 +3,9 @@ r"""Polyglot-Ko 12.8B: 12,893,603,840 parameters.
 The card's 12,898,631,680 is the training-time count of four model-parallel ranks: the vocabulary
 padded to 30,208, norms and row-parallel biases counted on each rank.
 
-Command:  python -m polyglot_jax.train --experiment=ko_12p8b --workdir=runs/ko_12p8b \
-              --set data.plan.0.sources.0.path=/where/your/shards/are
+Command:  sbatch --nodes=32 scripts/slurm.sbatch --experiment=ko_12p8b \
+              --workdir=/shared/runs/ko_12p8b \
+              --set data.plan.0.sources.0.path=/shared/ko
 Hardware: the report's 256 x A100 (32 nodes of 8), here of 80 GB: tensor=4 and fsdp=2 inside a node,
           data=32 across nodes.
 Tokens:   301,000 steps x 256 sequences x 2,048 = 157.8e9; the card says 167B, and the difference is

@@ -1,6 +1,6 @@
 r"""Polyglot-Ko 1.3B: 1,331,810,304 parameters.
 
-Command:  python -m polyglot_jax.train --experiment=ko_1p3b --workdir=runs/ko_1p3b \
+Command:  scripts/gpu_node.sh run --experiment=ko_1p3b --workdir=runs/ko_1p3b \
               --set data.plan.0.sources.0.path=/where/your/shards/are
 Hardware: one node of 8 x A100-80G; more nodes widen `mesh.data` (then lower train.accumulation).
           The original ran on 256 A100 with 4 sequences each.

@@ -1,6 +1,6 @@
 r"""Polyglot-Ko 3.8B: 3,809,974,272 parameters.
 
-Command:  python -m polyglot_jax.train --experiment=ko_3p8b --workdir=runs/ko_3p8b \
+Command:  scripts/gpu_node.sh run --experiment=ko_3p8b --workdir=runs/ko_3p8b \
               --set data.plan.0.sources.0.path=/where/your/shards/are
 Hardware: one node of 8 x A100-80G; more nodes widen `mesh.data` (then lower train.accumulation).
           The original ran on 256 A100.

@@ -1,7 +1,8 @@
 r"""A Korean model of 39,152,664,576 parameters: a shape for plans, which nobody has trained.
 
-Command:  python -m polyglot_jax.train --experiment=ko_40b --workdir=runs/ko_40b \
-              --set data.plan.0.sources.0.path=/where/your/shards/are
+Command:  sbatch --nodes=32 scripts/slurm.sbatch --experiment=ko_40b \
+              --workdir=/shared/runs/ko_40b \
+              --set data.plan.0.sources.0.path=/shared/ko
 Hardware: 256 x H100 or A100 of 80 GB (32 nodes of 8), compiled for the latter (docs/scale.md) and
           never run: parameters, gradients and two moments in float32 are 626 GB, 20 GB a GPU over
           tensor=4 and fsdp=8. Four nodes hold one replica; data=8 of them.

@@ -1,6 +1,6 @@
 r"""Polyglot-Ko 5.8B: 5,885,059,072 parameters.
 
-Command:  python -m polyglot_jax.train --experiment=ko_5p8b --workdir=runs/ko_5p8b \
+Command:  scripts/gpu_node.sh run --experiment=ko_5p8b --workdir=runs/ko_5p8b \
               --set data.plan.0.sources.0.path=/where/your/shards/are
 Hardware: one node of 8 x H100 or H200; more nodes widen `mesh.data` (then lower
           train.accumulation). Heads are 256 wide, and cuDNN's flash attention trains those on

@@ -1,6 +1,6 @@
 r"""A 131M Korean model on one GPU: a first real run, and the base of ablations.
 
-Command:  python -m polyglot_jax.train --experiment=ko_small --workdir=runs/ko_small \
+Command:  scripts/gpu_node.sh run --experiment=ko_small --workdir=runs/ko_small \
               --set data.plan.0.sources.0.path=/where/your/shards/are
 Hardware: one GPU with 24 GB or more; with 80 GB, --set train.accumulation=8 is faster.
 Tokens:   5,000 steps x 256 sequences x 2,048 = 2.62e9, which is 20 for each of the 131,258,880

@@ -2,7 +2,7 @@ r"""A Romance model of 1,414,123,520 parameters, in five languages.
 
 Spanish, Portuguese, French, Romanian and Italian.
 
-Command:  python -m polyglot_jax.train --experiment=romance_1p3b --workdir=runs/romance_1p3b \
+Command:  scripts/gpu_node.sh run --experiment=romance_1p3b --workdir=runs/romance_1p3b \
               --set data.plan.0.sources.0.path=/where/your/shards/are/es
           (sources are numbered in the order es, pt, fr, ro, it)
 Hardware: as ko_1p3b: one node of 8 x A100-80G; more nodes widen `mesh.data` (then lower

@@ -2,18 +2,19 @@
 # A run on TPU slices in GKE: writes the JobSet and applies it.
 #
 #   scripts/gke.sh --name=NAME --image=IMAGE --tpu=v5p|v5e|v6e|v4 --topology=4x4x4 [--slices=N]
-#       [--spot] [--service-account=KSA] [--restarts=20] [--dry-run] -- TRAIN_FLAGS
+#       [--spot] [--service-account=KSA] [--restarts=N] [--dry-run] -- TRAIN_FLAGS
 #
 # The cluster needs the JobSet controller and a node pool of that topology: see BUILD.md. Any pod's
 # end ends its job; the JobSet then starts all again, and training goes on from the checkpoint.
-# --dry-run prints the manifest.
+# After --restarts of that the JobSet has failed for good. Failures and preemptions count alike, so
+# it is 20, and 1000 with --spot. --dry-run prints the manifest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/xla_flags.sh tpu
 
 fail() { echo "error: $*" >&2; exit 2; }
 
-name='' image='' tpu='' topology='' slices=1 spot='' account=default restarts=20 dry_run=''
+name='' image='' tpu='' topology='' slices=1 spot='' account=default restarts='' dry_run=''
 while (($#)); do
   case $1 in
     --name=*) name=${1#*=} ;;
@@ -39,9 +40,16 @@ case $tpu in # https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpu
   v6e) accelerator='tpu-v6e-slice' ;;
   *) fail "--tpu=$tpu: v4, v5e, v5p or v6e" ;;
 esac
-[[ $topology =~ ^[0-9]+x[0-9]+(x[0-9]+)?$ ]] || fail "--topology=$topology: as in 4x4 or 4x4x4"
+size='[1-9][0-9]{0,2}'
+[[ $topology =~ ^${size}x${size}(x${size})?$ ]] || fail "--topology=$topology: as in 4x4 or 4x4x4"
 chips=$((${topology//x/*}))
 ((chips % 4 == 0)) || fail "--topology=$topology: $chips chips are no whole hosts of 4"
+[[ $slices =~ ^[1-9][0-9]{0,3}$ ]] || fail "--slices=$slices: a number from 1 on"
+if [[ ! $restarts ]]; then
+  restarts=20
+  [[ ! $spot ]] || restarts=1000
+fi
+[[ $restarts =~ ^(0|[1-9][0-9]{0,5})$ ]] || fail "--restarts=$restarts: a number below a million"
 
 quote() { # a YAML string in single quotes
   printf "'%s'" "${1//\'/\'\'}"

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+TRAIN = ("--experiment=ko_12p8b", "--workdir=gs://b/run", "--set=a.b='c d'")
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
