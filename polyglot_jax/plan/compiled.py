@@ -7,6 +7,7 @@ that is too large is an answer too: by how much, by the compiler's own account.
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -44,17 +45,6 @@ FLAGS = {  # those of scripts/xla_flags.sh
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """The collectives of one kind over the same mesh axes, in one update, of one device."""
-
-    kind: str
-    axes: tuple[str, ...]
-    count: int
-    bytes: int
-    overlapped: float  # share of the bytes
-
-
-@dataclass(frozen=True)
 class Plan:
     """One experiment on one topology. Bytes are of one device; FLOPs are of the whole update."""
 
@@ -76,7 +66,7 @@ class Plan:
     tokens: int  # of the whole experiment
     steps: int
     peak_flops: float  # of all devices
-    traffic: tuple[Traffic, ...]
+    traffic: tuple[hlo.Traffic, ...]
     complaints: tuple[str, ...]  # shardings that cost what they should not
 
     @property
@@ -197,7 +187,7 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         peak=peak,
         short=max(peak - memory, 0) if hardware.gpu else 0,
         attention=hlo.attention_kernel(compiled.as_text()),
-        traffic=_traffic(found),
+        traffic=hlo.traffic(found),
         complaints=tuple(complaints(experiment, mesh, found, said)),
     )
 
@@ -216,8 +206,8 @@ def complaints(
     state = abstract_state(experiment, mesh)
     leaves = jax.tree.leaves(state.params)
     parameters = {size for leaf in leaves for size in _sizes(leaf)}
-    shards_of_them = {size // mesh.shape["fsdp"] for size in parameters}
-    cut = parameters | shards_of_them
+    held = {shape for leaf in leaves for shape in _shards(leaf)}
+    cut = parameters | {size // mesh.shape["fsdp"] for size in parameters}
     shards = mesh.shape["data"] * mesh.shape["fsdp"] * experiment.train.accumulation
     rows = experiment.train.batch_size // shards * experiment.data.seq_len
     residual = rows * experiment.model.d_model
@@ -227,13 +217,15 @@ def complaints(
         if (
             c.kind in ("all-to-all", "collective-permute")
             and max(elements, default=0) > rows
-            and not (c.axes == ("fsdp",) and all(_is_step(n, shards_of_them) for n in elements))
+            and not (c.axes == ("fsdp",) and all(_is_step(shape, held) for shape in c.shapes))
         ):
             yield f"{where}: no layout of this model asks for it"
         elif c.kind == "all-gather" and not set(elements) <= parameters:
             yield f"{where}: not a parameter"
         elif "tensor" in c.axes and c.kind != "all-reduce":
             yield f"{where}: tensor parallelism has all-reduces only"
+        elif c.kind in ("all-gather", "reduce-scatter") and c.axes != ("fsdp",):
+            yield f"{where}: weights are gathered and gradients scattered over fsdp alone"
         elif "tensor" in c.axes and max(elements, default=0) > residual:
             yield f"{where}: larger than the residual"
         elif "tensor" not in c.axes and any(
@@ -241,13 +233,41 @@ def complaints(
             for shape in c.shapes  # XLA concatenates gradients to vectors
         ):
             yield f"{where}: not a parameter's gradient"
+    yield from _not_gathered(leaves, mesh.shape["fsdp"], experiment.train.accumulation, found)
     yield from _unsharded(state, mesh)
 
 
-def _is_step(elements: int, shards: set[int]) -> bool:
+def _is_step(shape: tuple[int, ...], held: set[tuple[int, ...]]) -> bool:
     """Returns whether that may be a part of a gather or a scatter: TPUs do some in steps, shard by
-    shard along the ring, with the rows of a shard padded to their tiles."""
-    return any(shard <= elements <= 1.25 * shard for shard in shards)
+    shard along the ring, in any order of its dimensions and one of them padded to whole tiles."""
+    given = Counter(size for size in shape if size > 1)
+    for shard in map(Counter, held):
+        more, less = list((given - shard).elements()), list((shard - given).elements())
+        if not more and not less:
+            return True
+        if len(more) == len(less) == 1 and less[0] <= more[0] <= 1.25 * less[0]:
+            return True
+    return False
+
+
+def _not_gathered(
+    leaves: list[jax.ShapeDtypeStruct], fsdp: int, accumulation: int, found: list[hlo.Collective]
+) -> Iterator[str]:
+    """Tells of too few gathers: each microbatch takes every matrix whole at least once, and a
+    compiler may have made other collectives of it (libtpu 0.0.42 all-reduces over whole slices)."""
+    matrices = [leaf for leaf in leaves if "fsdp" in str(leaf.sharding.spec)]
+    least = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * fsdp for leaf in matrices)
+    gathered = sum(
+        c.times * math.prod(shape)
+        for c in found
+        if c.kind in ("all-gather", "collective-permute") and c.axes == ("fsdp",)
+        for shape in c.shapes
+    )
+    if fsdp > 1 and gathered < accumulation * least:
+        yield (
+            f"gathers of weights are compiled as other collectives: {gathered / 1e9:.2f}e9 "
+            f"elements an update are gathered over fsdp, of {accumulation * least / 1e9:.2f}e9"
+        )
 
 
 def _unsharded(state: Any, mesh: Mesh) -> Iterator[str]:
@@ -272,21 +292,14 @@ def _sizes(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
     return size, size // leaf.shape[0]
 
 
+def _shards(leaf: jax.ShapeDtypeStruct) -> tuple[tuple[int, ...], ...]:
+    """Returns what a device holds of it: of all layers, and of one; without dimensions of 1."""
+    stack = leaf.sharding.shard_shape(leaf.shape)
+    return tuple(tuple(size for size in shape if size > 1) for shape in (stack, stack[1:]))
+
+
 def _shapes(c: hlo.Collective) -> str:
     return ", ".join("[" + ",".join(map(str, shape)) + "]" for shape in c.shapes[:3])
-
-
-def _traffic(found: list[hlo.Collective]) -> tuple[Traffic, ...]:
-    groups: dict[tuple[str, tuple[str, ...]], list[hlo.Collective]] = {}
-    for c in found:
-        groups.setdefault((c.kind, c.axes), []).append(c)
-    rows = []
-    for (kind, axes), members in groups.items():
-        total = sum(c.times * c.bytes for c in members)
-        hidden = sum(c.times * c.bytes for c in members if c.overlapped)
-        count = sum(c.times for c in members)
-        rows.append(Traffic(kind, axes, count, total, hidden / total if total else 0.0))
-    return tuple(sorted(rows, key=lambda row: -row.bytes))
 
 
 def _asked(message: str) -> tuple[float, float] | None:

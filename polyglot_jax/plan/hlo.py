@@ -39,6 +39,17 @@ class Collective:
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """The collectives of one kind over the same mesh axes, in one update, of one device."""
+
+    kind: str
+    axes: tuple[str, ...]
+    count: int
+    bytes: int
+    overlapped: float  # share of the bytes
+
+
+@dataclass(frozen=True)
 class _Line:
     name: str
     result: str
@@ -89,6 +100,20 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
     return [
         max(parts, key=lambda part: (part.overlapped, part.times)) for parts in by_channel.values()
     ]
+
+
+def traffic(found: Sequence[Collective]) -> tuple[Traffic, ...]:
+    """Sums collectives by kind and axes, the most bytes first."""
+    groups: dict[tuple[str, tuple[str, ...]], list[Collective]] = {}
+    for c in found:
+        groups.setdefault((c.kind, c.axes), []).append(c)
+    rows = []
+    for (kind, axes), members in groups.items():
+        total = sum(c.times * c.bytes for c in members)
+        hidden = sum(c.times * c.bytes for c in members if c.overlapped)
+        count = sum(c.times for c in members)
+        rows.append(Traffic(kind, axes, count, total, hidden / total if total else 0.0))
+    return tuple(sorted(rows, key=lambda row: -row.bytes))
 
 
 def attention_kernel(text: str) -> str:

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from polyglot_jax.config import load_experiment
-from polyglot_jax.plan.compiled import Plan, Traffic, plan
+from polyglot_jax.plan.compiled import Plan, plan
 from polyglot_jax.plan.hardware import GIB, open_topology
+from polyglot_jax.plan.hlo import Traffic
 from polyglot_jax.plan.search import search
 
 SIZES = ("ko_1p3b", "ko_3p8b", "ko_5p8b", "ko_12p8b", "ko_40b")

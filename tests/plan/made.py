@@ -5,8 +5,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from polyglot_jax.config import Experiment
-from polyglot_jax.plan.compiled import Plan, Traffic
+from polyglot_jax.plan.compiled import Plan
 from polyglot_jax.plan.hardware import GIB, HARDWARE, Topology
+from polyglot_jax.plan.hlo import Traffic
 
 
 def topology(name: str, size: int) -> Topology:

@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from polyglot_jax import mesh as meshes
-from polyglot_jax.config import Experiment, load_experiment
+from polyglot_jax.config import Experiment, MeshConfig, load_experiment
 from polyglot_jax.data.mixture import open_plan
 from polyglot_jax.mesh import local_rows, make_mesh, put_batch
 from polyglot_jax.plan import compiled, hlo
@@ -32,10 +32,31 @@ def experiment() -> Experiment:
     return load_experiment("ko_tiny", SETTINGS)
 
 
+def collective(kind: str, shape: tuple[int, ...], axes: tuple[str, ...], times: int = 1) -> Any:
+    return hlo.Collective(
+        kind=kind,
+        shapes=(shape,),
+        bytes=2 * math.prod(shape),
+        axes=axes,
+        times=times,
+        op="mlp",
+        overlapped=True,
+    )
+
+
+def gathers(kind: str = "all-gather", share: float = 1.0) -> list[hlo.Collective]:
+    """The least that a step gathers: every matrix of the model once in each microbatch."""
+    leaves = jax.tree.leaves(abstract_state(experiment(), make_mesh(experiment().mesh)).params)
+    matrices = [leaf for leaf in leaves if "fsdp" in str(leaf.sharding.spec)]
+    sizes = [2 * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in matrices]  # of fsdp=2
+    taken = sizes[: round(share * len(sizes))]
+    return [collective(kind, (size,), ("fsdp",), times=2) for size in taken]
+
+
 def complaints_of(step: Any, said: str = "") -> list[str]:
     tried = experiment()
     mesh = make_mesh(tried.mesh)
-    found = hlo.collectives(step.as_text(), dict(mesh.shape)) if step else []
+    found = hlo.collectives(step.as_text(), dict(mesh.shape)) if step else gathers()
     return list(compiled.complaints(tried, mesh, found, said))
 
 
@@ -130,31 +151,62 @@ def test_an_activation_on_the_wrong_axis(
     assert any(line in told and "not a parameter" in told for told in lines), lines
 
 
+def test_weights_on_the_wrong_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(meshes.RULES, "embed", ("data",))
+    lines = complaints_of(*compiled.compile_step(experiment(), make_mesh(experiment().mesh)))
+    told = [line for line in lines if "gathered and gradients scattered over fsdp alone" in line]
+    assert any("all-gather over data" in line for line in told), lines
+
+
+def test_gathers_that_became_other_collectives() -> None:
+    mesh = make_mesh(experiment().mesh)
+
+    def told(found: list[hlo.Collective]) -> list[str]:
+        return list(compiled.complaints(experiment(), mesh, found, ""))
+
+    assert told(gathers()) == []
+    for found in ([], gathers("all-reduce"), gathers(share=0.5)):
+        assert "gathers of weights are compiled as other collectives" in told(found)[0]
+    whole = make_mesh(MeshConfig(data=4, tensor=2))  # nothing to gather
+    assert not any("gathers" in line for line in compiled.complaints(experiment(), whole, [], ""))
+
+
 @pytest.mark.parametrize(
     ("shape", "axes", "is_told"),
     [
         ((64, 256), ("fsdp",), False),  # the MLP's first matrix, of which fsdp and tensor hold half
-        ((72, 256), ("fsdp",), False),  # the same, padded to a tile
+        ((1, 256, 64), ("fsdp",), False),
+        ((3, 64, 256), ("fsdp",), False),  # of all layers
+        ((72, 256), ("fsdp",), False),  # padded to a tile
+        ((72, 288), ("fsdp",), True),
+        ((96, 256), ("fsdp",), True),
         ((64, 256), ("data",), True),
-        ((96, 128), ("fsdp",), False),  # an activation of that size is not told from a shard
+        ((96, 128), ("fsdp",), True),  # an activation, as large as the shard of [q|k|v]
         ((2, 96, 128), ("fsdp",), True),
     ],
 )
 def test_permutes_may_be_gathers_in_steps(
     shape: tuple[int, ...], axes: tuple[str, ...], is_told: bool
 ) -> None:
-    permute = hlo.Collective(
-        kind="collective-permute",
-        shapes=(shape,),
-        bytes=2 * math.prod(shape),
-        axes=axes,
-        times=1,
-        op="mlp",
-        overlapped=True,
-    )
+    permute = collective("collective-permute", shape, axes)
     mesh = make_mesh(experiment().mesh)
-    lines = list(compiled.complaints(experiment(), mesh, [permute], ""))
+    lines = list(compiled.complaints(experiment(), mesh, [permute, *gathers()], ""))
     assert bool(lines) is is_told, lines
+
+
+@pytest.mark.parametrize(
+    ("shape", "held"),
+    [  # of compiled programs for v6e: 40B over fsdp 32 and tensor 2, and 1.3B over fsdp 32
+        ((1, 256, 16384), (256, 16384)),
+        ((16384, 1, 256), (16384, 256)),
+        ((1, 256, 32, 3, 128), (256, 32, 3, 128)),
+        ((32, 128, 1, 256), (32, 128, 256)),
+        ((256, 15040), (256, 15040)),
+        ((8192, 72), (8192, 64)),
+    ],
+)
+def test_steps_that_tpus_take(shape: tuple[int, ...], held: tuple[int, ...]) -> None:
+    assert compiled._is_step(shape, {(7,), held})
 
 
 def test_involuntary_rematerialization_is_told() -> None:
