@@ -151,7 +151,11 @@ def as_dict(p: Plan, mfu: float) -> dict:
 
 if __name__ == "__main__":
     flags.DEFINE_string("experiment", None, "Name in experiments/, or path of a .py file.")
-    flags.DEFINE_string("topology", None, "v5p:8x8x4, or nodes x GPUs of a cluster: a100-80g:32x8.")
+    flags.DEFINE_string(
+        "topology",
+        None,
+        "v5p:8x8x4, two slices as 2*v5e:16x16, or nodes x GPUs of a cluster: a100-80g:32x8.",
+    )
     flags.DEFINE_multi_string("set", [], "Override a.b=value of the experiment; repeatable.")
     flags.DEFINE_float("mfu", table.MFU, "Share of the peak that days and hours are told for.")
     flags.DEFINE_bool("suggest", None, "Search settings: always or never, not only in need.")

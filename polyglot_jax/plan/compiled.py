@@ -24,7 +24,8 @@ from polyglot_jax.cli import one_line
 from polyglot_jax.config import Experiment
 from polyglot_jax.mesh import batch_sharding, make_mesh, spread
 from polyglot_jax.plan import hlo
-from polyglot_jax.plan.hardware import GIB, Topology, what_compilers_say
+from polyglot_jax.plan.hardware import GIB, Topology
+from polyglot_jax.plan.said import what_compilers_say
 from polyglot_jax.step import abstract_state, family, jit_train_step
 
 CUDNN = 91000  # of the target configuration
