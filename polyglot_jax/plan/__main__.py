@@ -46,7 +46,7 @@ def main() -> None:
         raise ValueError(f"--mfu={values.mfu}: must be a share above 0, at most 1")
     experiment = load_experiment(values.experiment, values.set)
     topology = open_topology(values.topology)
-    suggested = None
+    suggested, no_suggestion = None, None
     try:
         found = plan(experiment, topology)
         refused = None
@@ -57,10 +57,16 @@ def main() -> None:
     fits = found is not None and found.fits
     if values.suggest or (values.suggest is None and not fits):
         tries = search(experiment, topology, TRIES)
-        suggested = list(tqdm(tries, total=TRIES, desc="candidates", disable=None))[-1]
+        try:
+            suggested = list(tqdm(tries, total=TRIES, desc="candidates", disable=None))[-1]
+        except ValueError as error:
+            if found is None:
+                raise
+            no_suggestion = cli.one_line(error)
     if values.json:
         record = {"refused": refused, "plan": found and as_dict(found, values.mfu)}
         record["suggestion"] = suggested and as_dict(suggested, values.mfu)
+        record["no_suggestion"] = no_suggestion
         print(json.dumps(record))
         return
     print(describe(found, values.mfu) if found else f"as it is set: {refused}")
@@ -69,6 +75,8 @@ def main() -> None:
         print(describe(suggested, values.mfu))
         if suggested.fits:
             print("  " + " ".join(settings(suggested)))
+    if no_suggestion:
+        print(f"\nno suggestion: {no_suggestion}")
 
 
 def make_table(output: Path, size: str | None, topology: str | None) -> None:
@@ -92,7 +100,8 @@ def verdict(p: Plan) -> str:
     if not p.fits:
         return f"does not fit by {p.short / GIB:.2f} GiB of {p.memory / GIB:.2f}"
     assert p.peak is not None
-    return f"fits: {p.peak / GIB:.2f} of {p.memory / GIB:.2f} GiB"
+    assert p.spare is not None
+    return f"fits: {p.peak / GIB:.2f} of {p.memory / GIB:.2f} GiB, {p.spare / GIB:.2f} GiB to spare"
 
 
 def describe(p: Plan, mfu: float) -> str:
@@ -109,7 +118,7 @@ def describe(p: Plan, mfu: float) -> str:
         lines.append(f"  temporaries {p.temporaries / GIB:.2f} GiB")
     lines += [
         f"  attention   {p.attention}"
-        + ("" if p.temporaries is not None else " (asked for; nothing compiled)"),
+        + ("" if p.temporaries is not None else " (chosen; nothing compiled)"),
         f"  an update   {p.flops:.3e} FLOPs; at {mfu:.0%} of {p.peak_flops:.3e} FLOP/s "
         f"{seconds:.2f} s",
         f"  the whole   {p.tokens / 1e9:.1f}e9 tokens: {days:,.1f} days, "
@@ -141,6 +150,7 @@ def as_dict(p: Plan, mfu: float) -> dict:
     return {
         **dataclasses.asdict(p),
         "fits": p.fits,
+        "spare": p.spare,
         "mfu": mfu,
         "step_seconds": p.step_seconds(mfu),
         "days": table.days(p, mfu),

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax._src.cudnn import fused_attention_stablehlo as cudnn_attention
 from jax.sharding import Mesh
 
-from polyglot_jax.attention import Device, compiling_for
+from polyglot_jax.attention import Device, choose_kernel, compiling_for
 from polyglot_jax.cli import one_line
 from polyglot_jax.config import Experiment
 from polyglot_jax.mesh import batch_sharding, make_mesh, spread
@@ -62,7 +62,7 @@ class Plan:
     temporaries: int | None  # None: it did not compile
     peak: int | None  # of both together: a TPU's compiler lets some share their place
     short: float  # bytes that are missing; 0 fits
-    attention: str  # kernel of the compiled program, or what it was given where there is none
+    attention: str  # kernel of the compiled program, or the one chosen where there is none
     flops: float
     tokens: int  # of the whole experiment
     steps: int
@@ -73,6 +73,11 @@ class Plan:
     @property
     def fits(self) -> bool:
         return self.short == 0
+
+    @property
+    def spare(self) -> float | None:
+        """Bytes that are left; None where it does not fit."""
+        return self.memory - self.peak if self.fits and self.peak is not None else None
 
     def step_seconds(self, mfu: float) -> float:
         """Returns the length of an update at a share of the peak that someone states."""
@@ -138,6 +143,13 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
             f"train.batch_size={t.batch_size} in train.accumulation={t.accumulation} microbatches "
             f"does not divide over data * fsdp = {shards} of the mesh {dict(mesh.shape)}"
         )
+    kernel = choose_kernel(
+        experiment.model.attention,
+        head_dim=experiment.model.head_dim,
+        seq_len=T,
+        dtype=experiment.model.compute_dtype,
+        device=Device.of(topology.devices[0]),
+    )
     state, batch = abstract_state(experiment, mesh), abstract_batch(experiment, mesh)
     arguments = device_bytes((state, batch))
     hardware = topology.hardware
@@ -157,7 +169,7 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         temporaries=None,
         peak=None,
         short=0,
-        attention=experiment.model.attention,
+        attention=kernel,
         flops=float(family(experiment.model).flops_per_token(experiment.model, T))
         * tokens_per_step,
         tokens=t.steps * tokens_per_step,

@@ -15,7 +15,9 @@ from tests.plan.made import made_plan, topology
 
 def test_what_a_person_reads() -> None:
     text = command.describe(made_plan(complaints=("all-gather of an activation",)), mfu=0.5)
-    assert text.startswith("ko_1p3b on a100-80g:1x8: fits: 19.00 of 74.51 GiB\n")
+    assert text.startswith(
+        "ko_1p3b on a100-80g:1x8: fits: 19.00 of 74.51 GiB, 55.51 GiB to spare\n"
+    )
     assert "data=1 fsdp=8 tensor=1; 8 sequences at a time, 16 times an update; remat dots" in text
     assert "at 50% of 2.500e+15 FLOP/s 8.00 s" in text
     assert "100.0e9 tokens: 0.1 days, 18 device-hours" in text
@@ -26,7 +28,7 @@ def test_what_a_person_reads() -> None:
 def test_what_does_not_fit() -> None:
     found = made_plan(temporaries=None, peak=None, short=3.5 * GIB)
     assert command.verdict(found) == "does not fit by 3.50 GiB of 74.51"
-    assert "asked for; nothing compiled" in command.describe(found, mfu=0.5)
+    assert "chosen; nothing compiled" in command.describe(found, mfu=0.5)
 
 
 def test_no_temporaries_are_some_too() -> None:
@@ -44,12 +46,18 @@ def test_json_survives_a_round_trip() -> None:
     found = made_plan()
     values = json.loads(json.dumps(command.as_dict(found, 0.4)))
     assert values["fits"]
+    assert values["spare"] == 80e9 - 19 * GIB
+    assert command.as_dict(made_plan(short=1.0), 0.4)["spare"] is None
     assert values["step_seconds"] == pytest.approx(10)
     known = {name: values[name] for name in found.__dataclass_fields__}
     assert table.from_dict(known) == found
 
 
-def run_main(monkeypatch: pytest.MonkeyPatch, found: Any, **flags: Any) -> None:
+def run_main(
+    monkeypatch: pytest.MonkeyPatch, found: Any, failure: Exception | None = None, **flags: Any
+) -> None:
+    """Runs the command where `plan` gives or raises `found`, and `search` fails or does not."""
+
     def planned(experiment: Any, topology: Any) -> Any:
         if isinstance(found, Exception):
             raise found
@@ -60,8 +68,14 @@ def run_main(monkeypatch: pytest.MonkeyPatch, found: Any, **flags: Any) -> None:
     monkeypatch.setattr(command.flags, "FLAGS", SimpleNamespace(**(defaults | flags)))
     monkeypatch.setattr(command, "open_topology", lambda name: topology(name, 8))
     monkeypatch.setattr(command, "plan", planned)
-    smaller = made_plan(remat="full")
-    monkeypatch.setattr(command, "search", lambda *args: iter([made_plan(short=1.0), smaller]))
+
+    def searched(*unused: Any) -> Any:
+        yield made_plan(short=1.0)
+        if failure:
+            raise failure
+        yield made_plan(remat="full")
+
+    monkeypatch.setattr(command, "search", searched)
     command.main()
 
 
@@ -77,6 +91,21 @@ def test_what_does_not_fit_gets_the_flags_that_do(monkeypatch: Any, capsys: Any)
     out = capsys.readouterr().out
     assert out.startswith("ko_1p3b on a100-80g:1x8: does not fit by 1.00 GiB")
     assert out.rstrip().endswith("--set train.accumulation=16 --set model.remat=full")
+
+
+def test_a_failed_search_leaves_the_answer(monkeypatch: Any, capsys: Any) -> None:
+    failure = ValueError("no mesh of 8 devices")
+    run_main(monkeypatch, made_plan(short=GIB), failure)
+    out = capsys.readouterr().out
+    assert out.startswith("ko_1p3b on a100-80g:1x8: does not fit by 1.00 GiB")
+    assert out.endswith("\n\nno suggestion: no mesh of 8 devices\n")
+    run_main(monkeypatch, made_plan(short=GIB), failure, json=True)
+    record = json.loads(capsys.readouterr().out)
+    assert record["plan"]["short"] == GIB
+    assert record["suggestion"] is None
+    assert record["no_suggestion"] == "no mesh of 8 devices"
+    with pytest.raises(ValueError, match="no mesh of 8 devices"):
+        run_main(monkeypatch, ValueError("refused"), failure)
 
 
 def test_a_mesh_that_the_devices_refuse(monkeypatch: Any, capsys: Any) -> None:

@@ -19,6 +19,7 @@ from polyglot_jax.mesh import local_rows, make_mesh, put_batch
 from polyglot_jax.plan import compiled, hlo
 from polyglot_jax.plan.hardware import HARDWARE, Topology
 from polyglot_jax.step import abstract_state
+from tests.plan.made import topology
 
 SETTINGS = (
     *("model.num_layers=3", "model.d_model=128", "model.num_heads=4", "model.d_ff=512"),
@@ -253,7 +254,10 @@ def test_what_is_missing_has_the_arguments_in_it_once(monkeypatch: pytest.Monkey
         )
 
     monkeypatch.setattr(compiled, "compile_step", refuse)
-    slice_ = Topology("v5e:2x4", HARDWARE["v5e"], tuple(jax.devices()))
-    made = compiled.plan(experiment(), slice_)
+    slice_ = topology("v5e:2x4", 8)
+    monkeypatch.setattr(compiled, "make_mesh", lambda config, devices: make_mesh(config))
+    made = compiled.plan(load_experiment("ko_tiny", [*SETTINGS, "data.seq_len=128"]), slice_)
     assert not made.fits
+    assert made.spare is None
+    assert made.attention == "splash"  # and not "auto"
     assert made.short == pytest.approx(4.75 * 2**30)
