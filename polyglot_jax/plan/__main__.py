@@ -21,7 +21,7 @@ from polyglot_jax import cli
 from polyglot_jax.config import load_experiment
 from polyglot_jax.plan import table
 from polyglot_jax.plan.compiled import Plan, plan
-from polyglot_jax.plan.hardware import GIB, open_topology
+from polyglot_jax.plan.hardware import GIB, hardware_of, installed, open_topology
 from polyglot_jax.plan.search import search
 
 TRIES = 4
@@ -87,11 +87,13 @@ def make_table(output: Path, size: str | None, topology: str | None) -> None:
     made = table.write_cells(cells, sizes, topologies)
     for done in tqdm(made, total=len(sizes) * len(topologies), desc="cells", disable=None):
         tqdm.write(f"{done.experiment} on {done.topology}: {verdict(done)}")
-        versions = f"jax {jax.__version__}"
+        compilers = {hardware_of(where).compiler for where in topologies}
+        versions = [f"jax {jax.__version__}", *(f"{c} {installed(c)}" for c in sorted(compilers))]
         command = f"`python -m polyglot_jax.plan --table --output={output}`"
         temporary = output.with_name(output.name + ".tmp")
         temporary.write_text(
-            table.page(table.read_cells(cells), f"{command}, {versions}"), encoding="utf-8"
+            table.page(table.read_cells(cells), f"{command}, {', '.join(versions)}"),
+            encoding="utf-8",
         )
         os.replace(temporary, output)
 

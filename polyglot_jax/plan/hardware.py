@@ -5,6 +5,7 @@ a target configuration that is written here, field by field, from public datashe
 those of `polyglot_jax.devices`: there is one table of them.
 """
 
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -46,6 +47,11 @@ class Hardware:
     network: float  # bytes/s out of its node, or of its slice of TPUs
     gpu: Gpu | None = None  # None is a TPU
     largest: int | None = None  # chips of a slice; None: clusters of GPUs have no such bound
+
+    @property
+    def compiler(self) -> str:
+        """The package of its compiler."""
+        return "jax-cuda12-plugin" if self.gpu else "libtpu"
 
     @property
     def usable(self) -> float:
@@ -258,6 +264,19 @@ def _describe(hardware: Hardware, shape: str, slices: int) -> Any:
 
 def _known() -> str:
     return "known: " + ", ".join(f"{name}:..." for name in HARDWARE)
+
+
+def hardware_of(topology: str) -> Hardware:
+    """Returns the hardware of a topology's name. Raises KeyError for an unknown one."""
+    return HARDWARE[topology.rpartition("*")[2].partition(":")[0]]
+
+
+def installed(package: str) -> str | None:
+    """Returns the version of a compiler's package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _require(module: str, topology: str) -> None:

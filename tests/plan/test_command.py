@@ -1,10 +1,12 @@
 """The command and the table: what is printed, what is refused, and that a table can go on."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jax
 import pytest
 
 from polyglot_jax.plan import __main__ as command
@@ -166,7 +168,41 @@ def test_a_broken_line_of_the_cells_is_named(tmp_path: Path) -> None:
         table.read_cells(path)
 
 
-# ---- the kept table
+def test_a_cell_of_other_versions_or_options_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = made_plan(topology="v5e:16x16")
+    monkeypatch.setattr(table, "cell", lambda size, where: dataclasses.replace(made, short=GIB))
+    path = tmp_path / "scale.jsonl"
+
+    def kept(version: str | None, **changes: Any) -> bool:
+        """Whether a line by these makers counts where `version` of the compiler is installed."""
+        monkeypatch.setattr(table, "installed", lambda package: version)
+        makers = {"jax": jax.__version__, "libtpu": "0.0.42", "options": table.FLAGS["tpu"]}
+        line = {**dataclasses.asdict(made), "made_by": makers | changes}
+        path.write_text(json.dumps(line) + "\n", encoding="utf-8")
+        (found,) = table.write_cells(path, ["ko_1p3b"], ["v5e:16x16"])
+        assert table.read_cells(path) == {("ko_1p3b", "v5e:16x16"): found}  # and only one line
+        assert len(path.read_text(encoding="utf-8").splitlines()) == 1
+        return found == made
+
+    assert kept("0.0.42")
+    assert not kept("0.0.43")
+    assert not kept("0.0.42", jax="0.9.0")
+    assert not kept("0.0.42", options={})
+    assert kept(None)  # without the compiler: as it was made
+    assert kept(None, jax="0.9.0")
+    assert not kept(None, options={})
+
+
+def test_lines_that_do_not_say_what_made_them_are_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "scale.jsonl"
+    path.write_text(json.dumps(dataclasses.asdict(made_plan())) + "\n", encoding="utf-8")
+    assert table.read_cells(path) == {}
+    assert "not compiled yet" in table.page(table.read_cells(path), "a test")
+
+
+# ---- the kept table: what is not compiled yet by these options is no failure, what is bad is one
 
 
 REQUIRED = (
@@ -184,6 +220,8 @@ def cells() -> dict:
 
 @pytest.mark.parametrize(("size", "where"), sorted(set(REQUIRED)))
 def test_what_must_fit_fits(size: str, where: str, cells: dict) -> None:
+    if (size, where) not in cells:
+        pytest.skip("not compiled yet")
     assert cells[size, where].fits
 
 
@@ -197,6 +235,8 @@ def test_gathers_of_weights_do_not_wait(cells: dict) -> None:
 
 
 def test_the_page_is_that_of_its_cells(cells: dict) -> None:
+    if not cells:
+        pytest.skip("not compiled yet")
     page = (Path(__file__).resolve().parents[2] / "docs" / "scale.md").read_text(encoding="utf-8")
     made_by = page.rpartition("Made by ")[2].partition(".\n")[0]
     assert page == table.page(cells, made_by)
