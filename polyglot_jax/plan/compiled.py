@@ -134,7 +134,8 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
     mesh = make_mesh(experiment.mesh, topology.devices)
     # Described nodes have one slice_index, which those of a run have not: it would refuse the mesh.
     nodes = mesh.size // topology.per_host
-    spread(**mesh.shape, slices=nodes, per_slice=topology.per_host)
+    crossed = spread(**mesh.shape, slices=nodes, per_slice=topology.per_host)
+    across = tuple(axis for axis, n in zip(("data", "fsdp"), crossed, strict=True) if n > 1)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     t, T = experiment.train, experiment.data.seq_len
     sequences, rest = divmod(t.batch_size, t.accumulation * shards)
@@ -154,7 +155,7 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
     arguments = device_bytes((state, batch))
     hardware = topology.hardware
     memory = hardware.usable
-    tokens_per_step = t.batch_size * T
+    tokens = t.batch_size * T  # of an update
     known = Plan(
         experiment=experiment.name,
         topology=topology.name,
@@ -170,9 +171,8 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         peak=None,
         short=0,
         attention=kernel,
-        flops=float(family(experiment.model).flops_per_token(experiment.model, T))
-        * tokens_per_step,
-        tokens=t.steps * tokens_per_step,
+        flops=float(family(experiment.model).flops_per_token(experiment.model, T)) * tokens,
+        tokens=t.steps * tokens,
         steps=t.steps,
         peak_flops=hardware.peak_flops * mesh.size,
         traffic=(),
@@ -192,7 +192,7 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
     analysis = compiled.memory_analysis()
     temporaries = analysis.temp_size_in_bytes
     peak = arguments + temporaries if hardware.gpu else analysis.peak_memory_in_bytes
-    found = hlo.collectives(compiled.as_text(), dict(mesh.shape))
+    found = hlo.collectives(compiled.as_text(), dict(mesh.shape), across)
     return dataclasses.replace(
         known,
         compiled_arguments=analysis.argument_size_in_bytes,

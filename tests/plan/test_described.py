@@ -107,10 +107,12 @@ def test_single_chips(topology: str) -> None:
 def test_data_crosses_the_slices_of_a_multislice() -> None:
     slices = open_topology("2*v5e:2x2")
     small = ("model.num_layers=2", "train.batch_size=8", "train.accumulation=1")
-    made = plan(load_experiment("ko_1p3b", [*small, "mesh.data=2", "mesh.fsdp=4"]), slices)
+    made = plan(load_experiment("ko_1p3b", [*small, "mesh.data=4", "mesh.fsdp=2"]), slices)
     assert (made.topology, made.devices) == ("2*v5e:2x2", 8)
     assert made.fits
     assert made.complaints == ()
+    (between,) = (t for t in made.traffic if (t.kind, t.axes) == ("all-reduce", ("data",)))
+    assert between.bytes > 2 * 220e6 / 2  # the bf16 gradients of a shard of 220e6 parameters
     with pytest.raises(ValueError, match="on 2 slices or nodes of 4 devices: tensor would cross"):
         plan(load_experiment("ko_1p3b", [*small, "mesh.data=1", "mesh.tensor=8"]), slices)
 
