@@ -5,9 +5,7 @@ that is too large is an answer too: by how much, by the compiler's own account.
 """
 
 import dataclasses
-import math
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -24,7 +22,8 @@ from polyglot_jax.cli import one_line
 from polyglot_jax.config import Experiment
 from polyglot_jax.mesh import batch_sharding, make_mesh, spread
 from polyglot_jax.plan import hlo
-from polyglot_jax.plan.hardware import GIB, Topology
+from polyglot_jax.plan.complaints import complaints, device_bytes
+from polyglot_jax.plan.hardware import Topology
 from polyglot_jax.plan.said import what_compilers_say
 from polyglot_jax.step import abstract_state, family, jit_train_step
 
@@ -98,14 +97,6 @@ def abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDty
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         for name, (shape, dtype) in shapes.items()
     }
-
-
-def device_bytes(abstract: Any) -> int:
-    """Returns the bytes that one device holds of a tree of arrays, by their shardings alone."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(abstract)
-    )
 
 
 def compile_step(experiment: Experiment, mesh: Mesh) -> tuple[Any, str]:
@@ -203,116 +194,6 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         traffic=hlo.traffic(found),
         complaints=tuple(complaints(experiment, mesh, found, said)),
     )
-
-
-def complaints(
-    experiment: Experiment, mesh: Mesh, found: list[hlo.Collective], said: str
-) -> Iterator[str]:
-    """Yields a line for each sharding of a compiled step that costs what it should not.
-
-    Args:
-      found: the collectives of the program.
-      said: what the compiler wrote.
-    """
-    if "nvoluntary full rematerialization" in said:
-        yield "involuntary full rematerialization: an array is replicated to be sharded anew"
-    state = abstract_state(experiment, mesh)
-    leaves = jax.tree.leaves(state.params)
-    parameters = {size for leaf in leaves for size in _sizes(leaf)}
-    held = {shape for leaf in leaves for shape in _shards(leaf)}
-    cut = parameters | {size // mesh.shape["fsdp"] for size in parameters}
-    shards = mesh.shape["data"] * mesh.shape["fsdp"] * experiment.train.accumulation
-    rows = experiment.train.batch_size // shards * experiment.data.seq_len
-    residual = rows * experiment.model.d_model
-    for c in found:
-        elements = [math.prod(shape) for shape in c.shapes]
-        where = f"{c.kind} over {'+'.join(c.axes)} of {_shapes(c)} in {c.op[-80:] or 'the step'}"
-        if (
-            c.kind in ("all-to-all", "collective-permute")
-            and max(elements, default=0) > rows
-            and not (c.axes == ("fsdp",) and all(_is_step(shape, held) for shape in c.shapes))
-        ):
-            yield f"{where}: no layout of this model asks for it"
-        elif c.kind == "all-gather" and not set(elements) <= parameters:
-            yield f"{where}: not a parameter"
-        elif "tensor" in c.axes and c.kind != "all-reduce":
-            yield f"{where}: tensor parallelism has all-reduces only"
-        elif c.kind in ("all-gather", "reduce-scatter") and c.axes != ("fsdp",):
-            yield f"{where}: weights are gathered and gradients scattered over fsdp alone"
-        elif "tensor" in c.axes and max(elements, default=0) > residual:
-            yield f"{where}: larger than the residual"
-        elif "tensor" not in c.axes and any(
-            math.prod(shape) >= residual and math.prod(shape) not in cut and len(shape) > 1
-            for shape in c.shapes  # XLA concatenates gradients to vectors
-        ):
-            yield f"{where}: not a parameter's gradient"
-    yield from _not_gathered(leaves, mesh.shape["fsdp"], experiment.train.accumulation, found)
-    yield from _unsharded(state, mesh)
-
-
-def _is_step(shape: tuple[int, ...], held: set[tuple[int, ...]]) -> bool:
-    """Returns whether that may be a part of a gather or a scatter: TPUs do some in steps, shard by
-    shard along the ring, in any order of its dimensions and one of them padded to whole tiles."""
-    given = Counter(size for size in shape if size > 1)
-    for shard in map(Counter, held):
-        more, less = list((given - shard).elements()), list((shard - given).elements())
-        if not more and not less:
-            return True
-        if len(more) == len(less) == 1 and less[0] <= more[0] <= 1.25 * less[0]:
-            return True
-    return False
-
-
-def _not_gathered(
-    leaves: list[jax.ShapeDtypeStruct], fsdp: int, accumulation: int, found: list[hlo.Collective]
-) -> Iterator[str]:
-    """Tells of too few gathers: each microbatch takes every matrix whole at least once, and a
-    compiler may have made other collectives of it (libtpu 0.0.42 all-reduces over whole slices)."""
-    matrices = [leaf for leaf in leaves if "fsdp" in str(leaf.sharding.spec)]
-    least = sum(math.prod(leaf.sharding.shard_shape(leaf.shape)) * fsdp for leaf in matrices)
-    gathered = sum(
-        c.times * math.prod(shape)
-        for c in found
-        if c.kind in ("all-gather", "collective-permute") and c.axes == ("fsdp",)
-        for shape in c.shapes
-    )
-    if fsdp > 1 and gathered < accumulation * least:
-        yield (
-            f"gathers of weights are compiled as other collectives: {gathered / 1e9:.2f}e9 "
-            f"elements an update are gathered over fsdp, of {accumulation * least / 1e9:.2f}e9"
-        )
-
-
-def _unsharded(state: Any, mesh: Mesh) -> Iterator[str]:
-    shardings = {leaf.shape: leaf.sharding for leaf in jax.tree.leaves(state.params)}
-    for moment in jax.tree.leaves(state.opt_state):
-        if moment.ndim and moment.sharding != shardings.get(moment.shape):
-            yield f"optimizer state of shape {moment.shape} does not lie as its parameter does"
-    held = device_bytes(state)
-    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    least = whole / mesh.shape["fsdp"] / mesh.shape["tensor"]
-    if held > 1.1 * least:  # vectors are not sharded: less than 1 % of these models
-        yield (
-            f"{held / GIB:.2f} GiB of parameters and optimizer state on each device, of "
-            f"{whole / GIB:.2f}: fsdp * tensor would cut that to {least / GIB:.2f}"
-        )
-
-
-def _sizes(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-    """Returns the elements that a gather over fsdp may give: of one layer, or of all layers."""
-    tensor = leaf.sharding.mesh.shape["tensor"] if "tensor" in str(leaf.sharding.spec) else 1
-    size = math.prod(leaf.shape) // tensor
-    return size, size // leaf.shape[0]
-
-
-def _shards(leaf: jax.ShapeDtypeStruct) -> tuple[tuple[int, ...], ...]:
-    """Returns what a device holds of it: of all layers, and of one; without dimensions of 1."""
-    stack = leaf.sharding.shard_shape(leaf.shape)
-    return tuple(tuple(size for size in shape if size > 1) for shape in (stack, stack[1:]))
-
-
-def _shapes(c: hlo.Collective) -> str:
-    return ", ".join("[" + ",".join(map(str, shape)) + "]" for shape in c.shapes[:3])
 
 
 def _asked(message: str) -> tuple[float, float] | None:
