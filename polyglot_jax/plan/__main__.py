@@ -21,7 +21,7 @@ from polyglot_jax import cli
 from polyglot_jax.config import load_experiment
 from polyglot_jax.plan import table
 from polyglot_jax.plan.compiled import Plan, plan
-from polyglot_jax.plan.hardware import GIB, open_topology
+from polyglot_jax.plan.hardware import GIB, hardware_of, installed, open_topology
 from polyglot_jax.plan.search import search
 
 TRIES = 4
@@ -46,7 +46,7 @@ def main() -> None:
         raise ValueError(f"--mfu={values.mfu}: must be a share above 0, at most 1")
     experiment = load_experiment(values.experiment, values.set)
     topology = open_topology(values.topology)
-    suggested = None
+    suggested, no_suggestion = None, None
     try:
         found = plan(experiment, topology)
         refused = None
@@ -57,10 +57,16 @@ def main() -> None:
     fits = found is not None and found.fits
     if values.suggest or (values.suggest is None and not fits):
         tries = search(experiment, topology, TRIES)
-        suggested = list(tqdm(tries, total=TRIES, desc="candidates", disable=None))[-1]
+        try:
+            suggested = list(tqdm(tries, total=TRIES, desc="candidates", disable=None))[-1]
+        except ValueError as error:
+            if found is None:
+                raise
+            no_suggestion = cli.one_line(error)
     if values.json:
         record = {"refused": refused, "plan": found and as_dict(found, values.mfu)}
         record["suggestion"] = suggested and as_dict(suggested, values.mfu)
+        record["no_suggestion"] = no_suggestion
         print(json.dumps(record))
         return
     print(describe(found, values.mfu) if found else f"as it is set: {refused}")
@@ -69,6 +75,8 @@ def main() -> None:
         print(describe(suggested, values.mfu))
         if suggested.fits:
             print("  " + " ".join(settings(suggested)))
+    if no_suggestion:
+        print(f"\nno suggestion: {no_suggestion}")
 
 
 def make_table(output: Path, size: str | None, topology: str | None) -> None:
@@ -79,11 +87,13 @@ def make_table(output: Path, size: str | None, topology: str | None) -> None:
     made = table.write_cells(cells, sizes, topologies)
     for done in tqdm(made, total=len(sizes) * len(topologies), desc="cells", disable=None):
         tqdm.write(f"{done.experiment} on {done.topology}: {verdict(done)}")
-        versions = f"jax {jax.__version__}"
+        compilers = {hardware_of(where).compiler for where in topologies}
+        versions = [f"jax {jax.__version__}", *(f"{c} {installed(c)}" for c in sorted(compilers))]
         command = f"`python -m polyglot_jax.plan --table --output={output}`"
         temporary = output.with_name(output.name + ".tmp")
         temporary.write_text(
-            table.page(table.read_cells(cells), f"{command}, {versions}"), encoding="utf-8"
+            table.page(table.read_cells(cells), f"{command}, {', '.join(versions)}"),
+            encoding="utf-8",
         )
         os.replace(temporary, output)
 
@@ -92,7 +102,8 @@ def verdict(p: Plan) -> str:
     if not p.fits:
         return f"does not fit by {p.short / GIB:.2f} GiB of {p.memory / GIB:.2f}"
     assert p.peak is not None
-    return f"fits: {p.peak / GIB:.2f} of {p.memory / GIB:.2f} GiB"
+    assert p.spare is not None
+    return f"fits: {p.peak / GIB:.2f} of {p.memory / GIB:.2f} GiB, {p.spare / GIB:.2f} GiB to spare"
 
 
 def describe(p: Plan, mfu: float) -> str:
@@ -109,7 +120,7 @@ def describe(p: Plan, mfu: float) -> str:
         lines.append(f"  temporaries {p.temporaries / GIB:.2f} GiB")
     lines += [
         f"  attention   {p.attention}"
-        + ("" if p.temporaries is not None else " (asked for; nothing compiled)"),
+        + ("" if p.temporaries is not None else " (chosen; nothing compiled)"),
         f"  an update   {p.flops:.3e} FLOPs; at {mfu:.0%} of {p.peak_flops:.3e} FLOP/s "
         f"{seconds:.2f} s",
         f"  the whole   {p.tokens / 1e9:.1f}e9 tokens: {days:,.1f} days, "
@@ -141,6 +152,7 @@ def as_dict(p: Plan, mfu: float) -> dict:
     return {
         **dataclasses.asdict(p),
         "fits": p.fits,
+        "spare": p.spare,
         "mfu": mfu,
         "step_seconds": p.step_seconds(mfu),
         "days": table.days(p, mfu),
@@ -151,7 +163,11 @@ def as_dict(p: Plan, mfu: float) -> dict:
 
 if __name__ == "__main__":
     flags.DEFINE_string("experiment", None, "Name in experiments/, or path of a .py file.")
-    flags.DEFINE_string("topology", None, "v5p:8x8x4, or nodes x GPUs of a cluster: a100-80g:32x8.")
+    flags.DEFINE_string(
+        "topology",
+        None,
+        "v5p:8x8x4, two slices as 2*v5e:16x16, or nodes x GPUs of a cluster: a100-80g:32x8.",
+    )
     flags.DEFINE_multi_string("set", [], "Override a.b=value of the experiment; repeatable.")
     flags.DEFINE_float("mfu", table.MFU, "Share of the peak that days and hours are told for.")
     flags.DEFINE_bool("suggest", None, "Search settings: always or never, not only in need.")

@@ -5,7 +5,6 @@ that is too large is an answer too: by how much, by the compiler's own account.
 """
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,12 +17,14 @@ import jax.numpy as jnp
 from jax._src.cudnn import fused_attention_stablehlo as cudnn_attention
 from jax.sharding import Mesh
 
-from polyglot_jax.attention import Device, compiling_for
+from polyglot_jax.attention import Device, choose_kernel, compiling_for
 from polyglot_jax.cli import one_line
 from polyglot_jax.config import Experiment
 from polyglot_jax.mesh import batch_sharding, make_mesh, spread
 from polyglot_jax.plan import hlo
-from polyglot_jax.plan.hardware import GIB, Topology, what_compilers_say
+from polyglot_jax.plan.complaints import complaints, device_bytes
+from polyglot_jax.plan.hardware import Topology
+from polyglot_jax.plan.said import what_compilers_say
 from polyglot_jax.step import abstract_state, family, jit_train_step
 
 CUDNN = 91000  # of the target configuration
@@ -44,17 +45,6 @@ FLAGS = {  # those of scripts/xla_flags.sh
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """The collectives of one kind over the same mesh axes, in one update, of one device."""
-
-    kind: str
-    axes: tuple[str, ...]
-    count: int
-    bytes: int
-    overlapped: float  # share of the bytes
-
-
-@dataclass(frozen=True)
 class Plan:
     """One experiment on one topology. Bytes are of one device; FLOPs are of the whole update."""
 
@@ -71,17 +61,22 @@ class Plan:
     temporaries: int | None  # None: it did not compile
     peak: int | None  # of both together: a TPU's compiler lets some share their place
     short: float  # bytes that are missing; 0 fits
-    attention: str  # kernel of the compiled program, or what it was given where there is none
+    attention: str  # kernel of the compiled program, or the one chosen where there is none
     flops: float
     tokens: int  # of the whole experiment
     steps: int
     peak_flops: float  # of all devices
-    traffic: tuple[Traffic, ...]
+    traffic: tuple[hlo.Traffic, ...]
     complaints: tuple[str, ...]  # shardings that cost what they should not
 
     @property
     def fits(self) -> bool:
         return self.short == 0
+
+    @property
+    def spare(self) -> float | None:
+        """Bytes that are left; None where it does not fit."""
+        return self.memory - self.peak if self.fits and self.peak is not None else None
 
     def step_seconds(self, mfu: float) -> float:
         """Returns the length of an update at a share of the peak that someone states."""
@@ -102,14 +97,6 @@ def abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDty
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
         for name, (shape, dtype) in shapes.items()
     }
-
-
-def device_bytes(abstract: Any) -> int:
-    """Returns the bytes that one device holds of a tree of arrays, by their shardings alone."""
-    return sum(
-        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
-        for leaf in jax.tree.leaves(abstract)
-    )
 
 
 def compile_step(experiment: Experiment, mesh: Mesh) -> tuple[Any, str]:
@@ -138,7 +125,8 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
     mesh = make_mesh(experiment.mesh, topology.devices)
     # Described nodes have one slice_index, which those of a run have not: it would refuse the mesh.
     nodes = mesh.size // topology.per_host
-    spread(**mesh.shape, slices=nodes, per_slice=topology.per_host)
+    crossed = spread(**mesh.shape, slices=nodes, per_slice=topology.per_host)
+    across = tuple(axis for axis, n in zip(("data", "fsdp"), crossed, strict=True) if n > 1)
     shards = mesh.shape["data"] * mesh.shape["fsdp"]
     t, T = experiment.train, experiment.data.seq_len
     sequences, rest = divmod(t.batch_size, t.accumulation * shards)
@@ -147,11 +135,18 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
             f"train.batch_size={t.batch_size} in train.accumulation={t.accumulation} microbatches "
             f"does not divide over data * fsdp = {shards} of the mesh {dict(mesh.shape)}"
         )
+    kernel = choose_kernel(
+        experiment.model.attention,
+        head_dim=experiment.model.head_dim,
+        seq_len=T,
+        dtype=experiment.model.compute_dtype,
+        device=Device.of(topology.devices[0]),
+    )
     state, batch = abstract_state(experiment, mesh), abstract_batch(experiment, mesh)
     arguments = device_bytes((state, batch))
     hardware = topology.hardware
     memory = hardware.usable
-    tokens_per_step = t.batch_size * T
+    tokens = t.batch_size * T  # of an update
     known = Plan(
         experiment=experiment.name,
         topology=topology.name,
@@ -166,10 +161,9 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         temporaries=None,
         peak=None,
         short=0,
-        attention=experiment.model.attention,
-        flops=float(family(experiment.model).flops_per_token(experiment.model, T))
-        * tokens_per_step,
-        tokens=t.steps * tokens_per_step,
+        attention=kernel,
+        flops=float(family(experiment.model).flops_per_token(experiment.model, T)) * tokens,
+        tokens=t.steps * tokens,
         steps=t.steps,
         peak_flops=hardware.peak_flops * mesh.size,
         traffic=(),
@@ -189,7 +183,7 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
     analysis = compiled.memory_analysis()
     temporaries = analysis.temp_size_in_bytes
     peak = arguments + temporaries if hardware.gpu else analysis.peak_memory_in_bytes
-    found = hlo.collectives(compiled.as_text(), dict(mesh.shape))
+    found = hlo.collectives(compiled.as_text(), dict(mesh.shape), across)
     return dataclasses.replace(
         known,
         compiled_arguments=analysis.argument_size_in_bytes,
@@ -197,96 +191,9 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
         peak=peak,
         short=max(peak - memory, 0) if hardware.gpu else 0,
         attention=hlo.attention_kernel(compiled.as_text()),
-        traffic=_traffic(found),
+        traffic=hlo.traffic(found),
         complaints=tuple(complaints(experiment, mesh, found, said)),
     )
-
-
-def complaints(
-    experiment: Experiment, mesh: Mesh, found: list[hlo.Collective], said: str
-) -> Iterator[str]:
-    """Yields a line for each sharding of a compiled step that costs what it should not.
-
-    Args:
-      found: the collectives of the program.
-      said: what the compiler wrote.
-    """
-    if "nvoluntary full rematerialization" in said:
-        yield "involuntary full rematerialization: an array is replicated to be sharded anew"
-    state = abstract_state(experiment, mesh)
-    leaves = jax.tree.leaves(state.params)
-    parameters = {size for leaf in leaves for size in _sizes(leaf)}
-    shards_of_them = {size // mesh.shape["fsdp"] for size in parameters}
-    cut = parameters | shards_of_them
-    shards = mesh.shape["data"] * mesh.shape["fsdp"] * experiment.train.accumulation
-    rows = experiment.train.batch_size // shards * experiment.data.seq_len
-    residual = rows * experiment.model.d_model
-    for c in found:
-        elements = [math.prod(shape) for shape in c.shapes]
-        where = f"{c.kind} over {'+'.join(c.axes)} of {_shapes(c)} in {c.op[-80:] or 'the step'}"
-        if (
-            c.kind in ("all-to-all", "collective-permute")
-            and max(elements, default=0) > rows
-            and not (c.axes == ("fsdp",) and all(_is_step(n, shards_of_them) for n in elements))
-        ):
-            yield f"{where}: no layout of this model asks for it"
-        elif c.kind == "all-gather" and not set(elements) <= parameters:
-            yield f"{where}: not a parameter"
-        elif "tensor" in c.axes and c.kind != "all-reduce":
-            yield f"{where}: tensor parallelism has all-reduces only"
-        elif "tensor" in c.axes and max(elements, default=0) > residual:
-            yield f"{where}: larger than the residual"
-        elif "tensor" not in c.axes and any(
-            math.prod(shape) >= residual and math.prod(shape) not in cut and len(shape) > 1
-            for shape in c.shapes  # XLA concatenates gradients to vectors
-        ):
-            yield f"{where}: not a parameter's gradient"
-    yield from _unsharded(state, mesh)
-
-
-def _is_step(elements: int, shards: set[int]) -> bool:
-    """Returns whether that may be a part of a gather or a scatter: TPUs do some in steps, shard by
-    shard along the ring, with the rows of a shard padded to their tiles."""
-    return any(shard <= elements <= 1.25 * shard for shard in shards)
-
-
-def _unsharded(state: Any, mesh: Mesh) -> Iterator[str]:
-    shardings = {leaf.shape: leaf.sharding for leaf in jax.tree.leaves(state.params)}
-    for moment in jax.tree.leaves(state.opt_state):
-        if moment.ndim and moment.sharding != shardings.get(moment.shape):
-            yield f"optimizer state of shape {moment.shape} does not lie as its parameter does"
-    held = device_bytes(state)
-    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
-    least = whole / mesh.shape["fsdp"] / mesh.shape["tensor"]
-    if held > 1.1 * least:  # vectors are not sharded: less than 1 % of these models
-        yield (
-            f"{held / GIB:.2f} GiB of parameters and optimizer state on each device, of "
-            f"{whole / GIB:.2f}: fsdp * tensor would cut that to {least / GIB:.2f}"
-        )
-
-
-def _sizes(leaf: jax.ShapeDtypeStruct) -> tuple[int, ...]:
-    """Returns the elements that a gather over fsdp may give: of one layer, or of all layers."""
-    tensor = leaf.sharding.mesh.shape["tensor"] if "tensor" in str(leaf.sharding.spec) else 1
-    size = math.prod(leaf.shape) // tensor
-    return size, size // leaf.shape[0]
-
-
-def _shapes(c: hlo.Collective) -> str:
-    return ", ".join("[" + ",".join(map(str, shape)) + "]" for shape in c.shapes[:3])
-
-
-def _traffic(found: list[hlo.Collective]) -> tuple[Traffic, ...]:
-    groups: dict[tuple[str, tuple[str, ...]], list[hlo.Collective]] = {}
-    for c in found:
-        groups.setdefault((c.kind, c.axes), []).append(c)
-    rows = []
-    for (kind, axes), members in groups.items():
-        total = sum(c.times * c.bytes for c in members)
-        hidden = sum(c.times * c.bytes for c in members if c.overlapped)
-        count = sum(c.times for c in members)
-        rows.append(Traffic(kind, axes, count, total, hidden / total if total else 0.0))
-    return tuple(sorted(rows, key=lambda row: -row.bytes))
 
 
 def _asked(message: str) -> tuple[float, float] | None:

@@ -20,6 +20,7 @@ _HEADER = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][a-z-]*)\((.*)$")
 _CALLED = re.compile(r"(body|condition|calls|to_apply)=%?([\w.-]+)|branch_computations=\{([^}]*)\}")
 _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _WORK = ("fusion", "custom-call", "dot", "convolution", "while")
 
 Array = tuple[str, tuple[int, ...]]
@@ -39,6 +40,17 @@ class Collective:
 
 
 @dataclass(frozen=True)
+class Traffic:
+    """The collectives of one kind over the same mesh axes, in one update, of one device."""
+
+    kind: str
+    axes: tuple[str, ...]
+    count: int
+    bytes: int
+    overlapped: float  # share of the bytes
+
+
+@dataclass(frozen=True)
 class _Line:
     name: str
     result: str
@@ -46,12 +58,16 @@ class _Line:
     rest: str  # operands and attributes
 
 
-def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
+def collectives(
+    text: str, mesh: Mapping[str, int], across: tuple[str, ...] = ()
+) -> list[Collective]:
     """Returns the collectives of an optimised program.
 
     Args:
       text: of the program.
       mesh: size of each axis, outermost first, of the mesh that it was compiled for.
+      across: the axes that cross slices of TPUs, over which the program does not reduce itself: it
+        sends to a runtime and receives the sum.
     """
     computations, entry = _parse(text)
     times = _times(computations, entry)
@@ -60,6 +76,9 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
     for computation, lines in computations.items():
         for number, line in enumerate(lines):
             kind = line.opcode.removesuffix("-start")
+            between = _BETWEEN_SLICES.search(line.rest) if kind == "recv" else None
+            if between:
+                kind = between[1].lower().replace("_", "-")
             if kind not in KINDS or not times[computation]:
                 continue
             if computation.startswith("all-reduce-scatter"):  # a fusion of the TPU compiler
@@ -67,9 +86,11 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
             operands = re.findall(r"%([\w.-]+)", line.rest.partition(")")[0])
             given = [array for name in operands for array in _arrays(results.get(name, ""))]
             made = _arrays(line.result)
-            if line.opcode.endswith("-start") and kind != "all-reduce":
+            if between:
+                made = made[:1]  # beside it is a context
+            elif line.opcode.endswith("-start") and kind != "all-reduce":
                 made = made[len(given) :]  # such a tuple repeats the operands
-            whole = made if kind == "all-gather" else given
+            whole = made if kind == "all-gather" or between else given
             groups = re.search(
                 r"(?:replica_groups|source_target_pairs)=(.*?)(?:, [a-z_]+=[^(]|$)", line.rest
             )
@@ -79,7 +100,7 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
                 kind=kind,
                 shapes=tuple(shape for _, shape in whole),
                 bytes=sum(_BYTES[dtype] * math.prod(shape) for dtype, shape in whole),
-                axes=_axes(groups[1] if groups else "", mesh),
+                axes=across if between else _axes(groups[1] if groups else "", mesh),
                 times=times[computation],
                 op=op[1] if op else "",
                 overlapped=_overlaps(computation, lines, number),
@@ -89,6 +110,20 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
     return [
         max(parts, key=lambda part: (part.overlapped, part.times)) for parts in by_channel.values()
     ]
+
+
+def traffic(found: Sequence[Collective]) -> tuple[Traffic, ...]:
+    """Sums collectives by kind and axes, the most bytes first."""
+    groups: dict[tuple[str, tuple[str, ...]], list[Collective]] = {}
+    for c in found:
+        groups.setdefault((c.kind, c.axes), []).append(c)
+    rows = []
+    for (kind, axes), members in groups.items():
+        total = sum(c.times * c.bytes for c in members)
+        hidden = sum(c.times * c.bytes for c in members if c.overlapped)
+        count = sum(c.times for c in members)
+        rows.append(Traffic(kind, axes, count, total, hidden / total if total else 0.0))
+    return tuple(sorted(rows, key=lambda row: -row.bytes))
 
 
 def attention_kernel(text: str) -> str:
@@ -153,7 +188,10 @@ def _overlaps(computation: str, lines: Sequence[_Line], number: int) -> bool:
     line = lines[number]
     if computation.startswith("async_collective_fusion") or "async_collective_name" in line.rest:
         return True
-    if not line.opcode.endswith("-start") or '"is_sync":true' in line.rest:
+    if (
+        not (line.opcode.endswith("-start") or line.opcode == "recv")
+        or '"is_sync":true' in line.rest
+    ):
         return False
     for later in lines[number + 1 :]:
         if re.search(rf"%{re.escape(line.name)}\b", later.rest):

@@ -22,6 +22,7 @@ RECOMPUTED = {"none": 1.0, "dots": 1.05, "full": 4 / 3}  # arithmetic, relative 
 COLLECTIVES, LATENCY = 6, 20e-6  # of a layer, and seconds of one for each doubling of its group
 HEADROOM = 0.8  # of the memory, for an estimate to be worth compiling
 LARGEST = 8  # sequences at a time on a device: more is not faster
+FAILURES = 4  # of the compiler, for other reasons than memory, until the search gives up
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,20 @@ def candidates(experiment: Experiment, topology: Topology) -> list[Candidate]:
         Candidate(tried, estimate_bytes(tried), estimate_seconds(tried, topology))
         for tried in _settings(_with_kernel(experiment, topology), topology)
     ]
-    return sorted(made, key=lambda c: (c.seconds, c.bytes))
+    # Of equal ones first those of fewer microbatches: larger products are never the slower ones.
+    return sorted(made, key=lambda c: (c.seconds, c.experiment.train.accumulation, c.bytes))
 
 
 def search(experiment: Experiment, topology: Topology, tries: int = 3) -> Iterator[Plan]:
     """Yields the plans that were compiled, until one fits or `tries` did not.
 
     Where no estimate is near the memory of a device, only the smallest candidate is compiled. One
-    that the compiler fails on is a try, and the next is taken.
+    that the compiler fails on for another reason than memory is no try, and the next is taken: the
+    last of `tries` that do not fit is always the smallest that compiles.
 
     Raises:
       ValueError: no mesh of these devices goes with the model and its batch, or the compiler fails
-        on every candidate.
+        on every candidate or on `FAILURES` of them.
     """
     ordered = candidates(experiment, topology)
     if not ordered:
@@ -57,28 +60,26 @@ def search(experiment: Experiment, topology: Topology, tries: int = 3) -> Iterat
             f"heads and train.batch_size={experiment.train.batch_size}"
         )
     limit = HEADROOM * topology.hardware.usable
-    is_answered = False
-    failure: ValueError | None = None
-    while ordered and tries:
+    failures = 0
+    while True:
         smallest = min(ordered, key=lambda c: c.bytes)
         likely = [c for c in ordered if c.bytes < limit]
         # The last word is of the smallest, or "does not fit" would be said too early.
         chosen = likely[0] if likely and tries > 1 else smallest
-        tries -= 1
         try:
             found = plan(chosen.experiment, topology)
-        except ValueError as error:
-            failure = error
+        except ValueError:
+            failures += 1
             ordered.remove(chosen)
+            if failures == FAILURES or not ordered:
+                raise
             continue
         yield found
-        is_answered = True
+        tries -= 1
         if found.fits or chosen is smallest:
             return
         # What was missing corrects the estimates of the others.
         limit = min(limit, chosen.bytes - found.short, 0.98 * chosen.bytes)
-    if failure is not None and not is_answered:
-        raise failure
 
 
 def _with_kernel(experiment: Experiment, topology: Topology) -> Experiment:
@@ -146,7 +147,11 @@ def estimate_bytes(experiment: Experiment) -> float:
 
 
 def estimate_seconds(experiment: Experiment, topology: Topology) -> float:
-    """Returns roughly the seconds of an update: arithmetic beside gathers, and what waits."""
+    """Returns roughly the seconds of an update: arithmetic beside gathers, and what waits.
+
+    What waits: reductions over tensor, the start of each collective, and the sums of float32
+    gradients, which each microbatch reads twice and writes once.
+    """
     m, mesh, hardware = experiment.model, experiment.mesh, topology.hardware
     D, T, t = m.d_model, experiment.data.seq_len, mesh.tensor
     accumulation = experiment.train.accumulation
@@ -171,4 +176,6 @@ def estimate_seconds(experiment: Experiment, topology: Topology) -> float:
         times = 4 if m.remat == "none" else 5
         reductions = times * 2 * 2 * b * T * D * m.num_layers / rate(t)
     waits = accumulation * m.num_layers * COLLECTIVES * LATENCY * math.log2(size)
-    return max(arithmetic, accumulation * (gathers + data)) + accumulation * reductions + waits
+    sums = 3 * 4 * params / mesh.fsdp / hardware.memory_bandwidth
+    beside = max(arithmetic, accumulation * (gathers + data))
+    return beside + accumulation * (reductions + sums) + waits

@@ -1,17 +1,23 @@
 """The scale table: every published size on every topology, kept cell by cell.
 
 Each finished cell is a line of a JSON-lines file beside the page, so that the hour of compiling can
-be interrupted, and one cell be made anew by deleting its line.
+be interrupted, and one cell be made anew by deleting its line. A line says what made it: one that
+other versions or options made counts as not there.
 """
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+import jax
 
 from polyglot_jax.config import load_experiment
-from polyglot_jax.plan.compiled import Plan, Traffic, plan
-from polyglot_jax.plan.hardware import GIB, open_topology
+from polyglot_jax.plan.compiled import FLAGS, Plan, plan
+from polyglot_jax.plan.hardware import GIB, hardware_of, installed, open_topology
+from polyglot_jax.plan.hlo import Traffic
 from polyglot_jax.plan.search import search
 
 SIZES = ("ko_1p3b", "ko_3p8b", "ko_5p8b", "ko_12p8b", "ko_40b")
@@ -37,8 +43,30 @@ def cell(size: str, topology: str) -> Plan:
     return list(search(experiment, described))[-1]
 
 
+def made_by(topology: str) -> dict[str, Any]:
+    """Returns what makes a cell here: version of jax, version of the compiler's package (None where
+    it is not installed), and the options that it compiles with."""
+    hardware = hardware_of(topology)
+    return {
+        "jax": jax.__version__,
+        hardware.compiler: installed(hardware.compiler),
+        "options": FLAGS["gpu" if hardware.gpu else "tpu"],
+    }
+
+
+def is_current(made: dict[str, Any] | None, topology: str) -> bool:
+    """Returns whether a cell that was made so is what would be made here.
+
+    Where the compiler is not installed nothing could be made, and options alone decide.
+    """
+    here = made_by(topology)
+    if made is not None and installed(hardware_of(topology).compiler) is None:
+        return made["options"] == here["options"]
+    return made == here
+
+
 def read_cells(path: Path) -> dict[tuple[str, str], Plan]:
-    """Returns the kept cells by (experiment, topology); none where there is no file.
+    """Returns the kept cells by (experiment, topology) that are current; none without a file.
 
     Raises:
       ValueError: a line is not a cell of this version.
@@ -48,23 +76,38 @@ def read_cells(path: Path) -> dict[tuple[str, str], Plan]:
     plans = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            plans.append(from_dict(json.loads(line)))
+            values = json.loads(line)
+            if is_current(values.pop("made_by", None), values["topology"]):
+                plans.append(from_dict(values))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}:{number}: {error}; delete the line to make it anew") from None
     return {(p.experiment, p.topology): p for p in plans}
 
 
 def write_cells(path: Path, sizes: Sequence[str], topologies: Sequence[str]) -> Iterator[Plan]:
-    """Yields every cell, those of the file at once; each new one is added to the file first."""
+    """Yields every cell, those of the file at once; each new one is written to the file first, in
+    the place of its line that is not current."""
     kept = read_cells(path)
     for topology in topologies:
         for size in sizes:
             if (size, topology) not in kept:
-                made = cell(size, topology)
-                with path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(dataclasses.asdict(made)) + "\n")
-                kept[size, topology] = made
+                kept[size, topology] = cell(size, topology)
+                _write_line(path, kept[size, topology])
             yield kept[size, topology]
+
+
+def _write_line(path: Path, made: Plan) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    line = json.dumps({**dataclasses.asdict(made), "made_by": made_by(made.topology)})
+    others = [other for other in lines if _cell_of(other) != (made.experiment, made.topology)]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(f"{row}\n" for row in [*others, line]), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _cell_of(line: str) -> tuple[str, str]:
+    values = json.loads(line)
+    return values["experiment"], values["topology"]
 
 
 def from_dict(values: dict) -> Plan:

@@ -4,9 +4,21 @@ import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
-from polyglot_jax.config import Experiment
-from polyglot_jax.plan.compiled import Plan, Traffic
+from polyglot_jax.config import Experiment, load_experiment
+from polyglot_jax.plan.compiled import Plan
 from polyglot_jax.plan.hardware import GIB, HARDWARE, Topology
+from polyglot_jax.plan.hlo import Traffic
+
+SETTINGS = (
+    *("model.num_layers=3", "model.d_model=128", "model.num_heads=4", "model.d_ff=512"),
+    *("model.vocab_size=320", "data.seq_len=96", "model.remat=full"),
+    *("train.batch_size=16", "train.accumulation=2"),
+    *("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2"),
+)
+
+
+def experiment() -> Experiment:
+    return load_experiment("ko_tiny", SETTINGS)
 
 
 def topology(name: str, size: int) -> Topology:

@@ -1,5 +1,7 @@
 """Compiles for hardware that is not here, by the real compilers: `make test-plan`, minutes each."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -29,7 +31,10 @@ CELLS = (
 @pytest.mark.parametrize(("size", "topology"), CELLS)
 def test_compiled_anew_a_cell_is_what_was_kept(size: str, topology: str) -> None:
     path = Path(__file__).resolve().parents[2] / "docs" / "scale.jsonl"
-    kept = table.read_cells(path)[size, topology]
+    cells = table.read_cells(path)
+    if (size, topology) not in cells:
+        pytest.skip("not compiled yet by these versions and options")
+    kept = cells[size, topology]
     overrides = [flag.removeprefix("--set ") for flag in settings(kept)]
     made = plan(load_experiment(size, overrides), open_topology(topology))
     assert made.fits == kept.fits
@@ -85,6 +90,33 @@ def test_what_a_tpus_compiler_calls_temporaries() -> None:
     assert _asked(str(refused.value)) == (20.5 * 2**30, 15.75 * 2**30)
 
 
-def test_slices_beyond_what_there_is_are_refused() -> None:
+def test_importing_says_nothing_and_fails_as_ever() -> None:
+    def run(program: str) -> subprocess.CompletedProcess:
+        return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert run("import polyglot_jax.plan.__main__").stderr == ""
+    broken = "import sys; sys.modules['jax.version'] = None; import polyglot_jax.plan"
+    assert "ModuleNotFoundError" in run(broken).stderr
+
+
+@pytest.mark.parametrize("topology", ["v5e:1x1", "v6e:1x1"])
+def test_single_chips(topology: str) -> None:
+    assert len(open_topology(topology).devices) == 1
+
+
+def test_data_crosses_the_slices_of_a_multislice() -> None:
+    slices = open_topology("2*v5e:2x2")
+    small = ("model.num_layers=2", "train.batch_size=8", "train.accumulation=1")
+    made = plan(load_experiment("ko_1p3b", [*small, "mesh.data=4", "mesh.fsdp=2"]), slices)
+    assert (made.topology, made.devices) == ("2*v5e:2x2", 8)
+    assert made.fits
+    assert made.complaints == ()
+    (between,) = (t for t in made.traffic if (t.kind, t.axes) == ("all-reduce", ("data",)))
+    assert between.bytes > 2 * 220e6 / 4  # bf16 gradients of 220e6 parameters over a slice
+    with pytest.raises(ValueError, match="on 2 slices or nodes of 4 devices: tensor would cross"):
+        plan(load_experiment("ko_1p3b", [*small, "mesh.data=1", "mesh.tensor=8"]), slices)
+
+
+def test_shapes_that_no_slice_has_are_refused() -> None:
     with pytest.raises(ValueError, match=r"v5p:9x9x9: .*not divisible"):
         open_topology("v5p:9x9x9")

@@ -3,7 +3,7 @@
 import pytest
 
 from polyglot_jax.plan import hardware
-from polyglot_jax.plan.hardware import HARDWARE, open_topology, target_config
+from polyglot_jax.plan.hardware import HARDWARE, Topology, open_topology, target_config
 
 
 def test_every_device_has_a_peak() -> None:
@@ -18,6 +18,13 @@ def test_every_device_has_a_peak() -> None:
         ("a100-80g:8", r"takes a shape such as a100-80g:32x8"),
         ("v5p:16x16", r"takes a shape such as v5p:4x4x4"),
         ("v5e:4x4x4", r"takes a shape such as v5e:16x16"),
+        ("v6e:32x32", "a slice of v6e has at most 256 chips"),
+        ("v4:100x100x100", "a slice of v4 has at most 4096 chips"),
+        ("1000*v5e:16x16", "more than 65536 devices"),
+        ("a100-80g:100000x8", "more than 65536 devices"),
+        ("2*h100:1x8", r"only slices of TPUs are counted, as in 2\*v5e:16x16"),
+        ("two*v5e:4x4", r"only slices of TPUs are counted, as in 2\*v5e:16x16"),
+        ("0*v5e:4x4", r"only slices of TPUs are counted, as in 2\*v5e:16x16"),
     ],
 )
 def test_names_that_are_refused(name: str, message: str) -> None:
@@ -34,7 +41,8 @@ def test_a_missing_compiler_names_the_extra(name: str, monkeypatch: pytest.Monke
 
 def test_the_target_describes_the_device() -> None:
     text = target_config(HARDWARE["h200"])
-    assert "device_memory_size: 151397597184" in text
+    assert "device_memory_size: 150110000000" in text
+    assert "memory_bandwidth: 4800000000000" in text
     assert "cuda_compute_capability { major: 9 minor: 0" in text
     assert 'device_description_str: "NVIDIA H200"' in text
 
@@ -44,3 +52,9 @@ def test_fast_links_end_at_the_node() -> None:
 
     assert topology("h100:4x8", 32).per_host == 8
     assert topology("v5e:16x16", 256).per_host == 256
+
+
+def test_fast_links_end_at_the_slice() -> None:
+    slices = Topology("2*v5e:16x16", HARDWARE["v5e"], (None,) * 512, slices=2)
+    assert slices.per_host == 256
+    assert all(h.network < h.link < h.memory_bandwidth for h in HARDWARE.values())

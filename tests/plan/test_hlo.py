@@ -115,6 +115,26 @@ def test_axes_of_a_permute(pairs: str, axes: tuple[str, ...]) -> None:
     assert (found.kind, found.axes, found.shapes) == ("collective-permute", axes, ((4,),))
 
 
+@pytest.mark.parametrize("has_work", [True, False])
+def test_reductions_between_slices(has_work: bool) -> None:
+    attributes = (
+        "is_host_transfer=true, frontend_attributes={"
+        '_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}'
+    )
+    lines = [
+        "%x = bf16[16,4]{1,0} parameter(0)",
+        "%t = token[] after-all()",
+        f"%s = (bf16[16,4]{{1,0}}, u32[], token[]) send(%x, %t), channel_id=6, {attributes}",
+        f"%r = (bf16[16,4]{{1,0}}, u32[], token[]) recv(%t), channel_id=5, {attributes}",
+        *(["%w = bf16[16,4]{1,0} fusion(%x), kind=kLoop, calls=%a"] if has_work else []),
+        "%d = (bf16[16,4]{1,0}, token[]) recv-done(%r), channel_id=5, is_host_transfer=true",
+    ]
+    text = "ENTRY %main (x: bf16[16,4]) -> bf16[16,4] {\n  " + "\n  ".join(lines) + "\n}\n"
+    (found,) = hlo.collectives(text, MESH, across=("data",))
+    assert (found.kind, found.axes, found.shapes) == ("all-reduce", ("data",), ((16, 4),))
+    assert (found.bytes, found.times, found.overlapped) == (128, 1, has_work)
+
+
 @pytest.mark.parametrize(
     ("line", "kernel"),
     [

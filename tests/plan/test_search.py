@@ -83,13 +83,48 @@ def test_a_candidate_that_the_compiler_fails_on_is_passed_over(
     assert compiled[0] != compiled[1]
 
 
-def test_a_compiler_that_always_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_of_the_compiler_is_not_a_lack_of_memory(monkeypatch: Any) -> None:
+    where = topology("v5e:4x4", 16)
+    made = sorted(search.candidates(load_experiment("ko_1p3b"), where), key=lambda c: c.bytes)
+    compiled: list[Any] = []
+
     def plan(experiment: Any, topology: Any) -> Any:
+        compiled.append(experiment)
+        if experiment == made[0].experiment:
+            raise ValueError("the compiler of v5e:4x4 fails")
+        return too_large(experiment, topology, 1)
+
+    monkeypatch.setattr(search, "plan", plan)
+    assert len(list(search.search(load_experiment("ko_1p3b"), where, tries=2))) == 2
+    assert compiled[-2:] == [made[0].experiment, made[1].experiment]  # the smallest that compiles
+
+
+def test_large_microbatches_are_first_where_memory_allows() -> None:
+    one = topology("h200:1x1", 1)
+    first = search.candidates(load_experiment("ko_1p3b"), one)[0]
+    assert first.experiment.train.accumulation == 1024 // search.LARGEST
+    assert first.bytes < search.HEADROOM * one.hardware.usable
+    by_accumulation = {
+        c.experiment.train.accumulation: c.seconds
+        for c in search.candidates(load_experiment("ko_1p3b"), one)
+        if c.experiment.model.remat == "none"
+    }
+    # 896 sums less of 1.33e9 float32 gradients, read twice and written once at 4.8e12 bytes/s
+    saved = by_accumulation[1024] - by_accumulation[128]
+    assert saved == pytest.approx(896 * 12 * 1.3318e9 / 4.8e12, rel=1e-3)
+
+
+def test_a_compiler_that_always_fails_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[Any] = []
+
+    def plan(experiment: Any, topology: Any) -> Any:
+        compiled.append(experiment)
         raise ValueError("the compiler of v5e:4x4 fails")
 
     monkeypatch.setattr(search, "plan", plan)
     with pytest.raises(ValueError, match="the compiler of v5e:4x4 fails"):
         list(search.search(load_experiment("ko_1p3b"), topology("v5e:4x4", 16)))
+    assert len(compiled) == search.FAILURES
 
 
 def test_no_mesh_for_an_odd_number_of_devices() -> None:
