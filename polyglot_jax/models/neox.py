@@ -121,7 +121,7 @@ class ToResidual(nn.Module):
         c, n = self.config, len(self.axes)
         init = _normal(_output_std(c), *self.axes, "embed")
         kernel = self.param("kernel", init, (*x.shape[-n:], c.d_model))
-        bias_D = self.param("bias", _zeros("norm"), (c.d_model,))
+        bias_D = self.param("bias", _zeros("norm"), (c.d_model,)).astype(c.compute_dtype)
         return jnp.tensordot(x, kernel.astype(c.compute_dtype), n), bias_D
 
 
@@ -202,7 +202,7 @@ class Block(nn.Module):
         )
         mlp_BTD, mlp_D = MLP(c, name="mlp")(_layer_norm(c, "post_attention_layernorm")(x_BTD))
         # Biases last: the compilers of GPUs and TPUs then sum both over `tensor` in one reduction.
-        update_BTD = attention_BTD + mlp_BTD + (attention_D + mlp_D).astype(c.compute_dtype)
+        update_BTD = attention_BTD + mlp_BTD + (attention_D + mlp_D)
         return constrain(x_BTD + update_BTD, "batch", "sequence", "residual"), cache_kv
 
 
