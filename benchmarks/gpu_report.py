@@ -69,6 +69,8 @@ def step_table(rows: Sequence[Row]) -> str:
             scaled(row, "mfu_datasheet", 100, ".1f"),
             scaled(row, "mfu_measured", 100, ".1f"),
             scaled(row, "peak_bytes", 1 / GIB, ".1f"),
+            scaled(row, "planned_bytes", 1 / GIB, ".1f"),
+            memory_error(row, "planned_bytes"),
             scaled(row, "compile_s", 1, ".0f"),
             "" if row["status"] == "ok" else line(row).partition(": ")[2],
         ]
@@ -76,8 +78,29 @@ def step_table(rows: Sequence[Row]) -> str:
         if row["part"] in ("step", "torch")
     ]
     columns = ["model", "side", "batch x accumulation", "remat", "attention", "step ms"]
-    columns += ["tokens/s", "MFU % of datasheet", "MFU % of measured", "peak GiB", "compile s", ""]
+    columns += ["tokens/s", "MFU % of datasheet", "MFU % of measured", "peak GiB"]
+    columns += ["planned GiB", "error %", "compile s", ""]
     return record.table(columns, lines)
+
+
+def memory_error(row: Row, plan: str) -> str | None:
+    """Returns by how many percent a plan is above the measured peak; None without either."""
+    peak, planned = row.get("peak_bytes"), row.get(plan)
+    return format(100 * (planned / peak - 1), "+.1f") if peak and planned else None
+
+
+def foretold(rows: Sequence[Row]) -> str:
+    """Returns the sentence that sets measured memory beside the plans of docs/scale.jsonl."""
+    told = [
+        f"{row['foretold_bytes'] / GIB:.1f} GiB for {row['model']}, batch {row['microbatch']} x "
+        f"{row['accumulation']}, remat {row['remat']}; measured {row['peak_bytes'] / GIB:.1f} GiB, "
+        f"error {memory_error(row, 'foretold_bytes')} %"
+        for row in rows
+        if row.get("foretold_bytes") and row.get("peak_bytes")
+    ]
+    if not told:
+        return "docs/scale.jsonl foretells the memory of none of these settings on this device."
+    return "docs/scale.jsonl foretells " + ", and ".join(told) + "."
 
 
 def ratio(rows: Sequence[Row]) -> str:
@@ -118,6 +141,9 @@ def section(rows: Sequence[Row], path: str | None) -> str:
         [
             step_table(rows),
             ratio(rows),
+            foretold(rows),
+            "Planned is what the compiler says of the program that ran, compiled with the flags of "
+            "`scripts/xla_flags.sh`; the error is of the plan, against the peak of the process.",
             "One GPU, no collectives. MFU counts causal-halved attention and no recomputation "
             "(`polyglot_jax.models.neox.flops_per_token`); the measured peak is the best matrix "
             "product below. Both sides hold parameters, gradients and two moments in float32 and "

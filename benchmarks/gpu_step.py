@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +19,11 @@ from polyglot_jax import mesh as meshes
 from polyglot_jax import step
 from polyglot_jax.config import Experiment, MeshConfig, load_experiment
 from polyglot_jax.devices import peak_flops
+from polyglot_jax.plan import table
+from polyglot_jax.plan.compiled import FLAGS, Plan
+from polyglot_jax.plan.hardware import HARDWARE
 
+SCALE = Path(__file__).resolve().parents[1] / "docs" / "scale.jsonl"
 MICROBATCHES = (16, 8, 4, 2, 1)
 # Products of this many tokens fill the matrix units, so recomputing nothing wins from here on.
 ENOUGH_TOKENS = 8192
@@ -100,6 +105,32 @@ def candidates(
     return [pair for pairs in enough + small for pair in pairs]
 
 
+def kept_plan(name: str, device_kind: str) -> Plan | None:
+    """Returns what docs/scale.jsonl has of an experiment on one such device, if it compiled."""
+    for plan in table.read_cells(SCALE).values():
+        kind = HARDWARE[plan.topology.partition(":")[0]].kind
+        if (plan.experiment, plan.devices, kind) == (name, 1, device_kind):
+            return plan if plan.temporaries is not None else None
+    return None
+
+
+def foretold_temporaries(experiment: Experiment, device_kind: str) -> int | None:
+    """Returns the bytes beside state and batch by the kept plan; None if it is of another setting.
+
+    The number of microbatches does not matter from two on: they are turns of one loop.
+    """
+    plan, accumulation = kept_plan(experiment.name, device_kind), experiment.train.accumulation
+    if plan is None or plan.remat != experiment.model.remat:
+        return None
+    per_token = step.family(experiment.model).flops_per_token(
+        experiment.model, experiment.data.seq_len
+    )
+    flops = per_token * workload.tokens_per_step(experiment)
+    same_microbatch = plan.flops * accumulation == flops * plan.accumulation  # of the same model
+    same_program = (plan.accumulation > 1) == (accumulation > 1)
+    return plan.temporaries if same_microbatch and same_program else None
+
+
 # ---- run by benchmarks.child
 
 
@@ -113,11 +144,13 @@ def plans(models: Sequence[str], remats: Sequence[str], overrides: Sequence[str]
             kept[remat] = residuals(experiment)
         num_params = step.family(experiment.model).num_params(experiment.model)
         pairs = candidates(num_params, experiment.data.seq_len, kept, memory)
+        plan = kept_plan(name, jax.devices()[0].device_kind)
         yield {
             "part": "candidates",
             "status": "ok" if pairs else "does not fit",
             "model": name,
             "candidates": pairs,
+            "kept_plan": (plan.sequences, plan.remat) if plan and plan.fits else None,
             "memory_bytes": memory,
             "kept_bytes": {k: dataclasses.asdict(v) for k, v in kept.items()},
         }
@@ -177,7 +210,7 @@ def _measure(experiment: Experiment, seconds: float, matmul_flops: float | None)
         )
         trace_s = time.perf_counter() - start
         start = time.perf_counter()
-        compiled = lowered.compile()
+        compiled = lowered.compile(FLAGS.get(device.platform))  # as `polyglot_jax.plan` does
         plan = compiled.memory_analysis()
         planned = (
             plan.argument_size_in_bytes
@@ -185,10 +218,14 @@ def _measure(experiment: Experiment, seconds: float, matmul_flops: float | None)
             - plan.alias_size_in_bytes
             + plan.temp_size_in_bytes
         )
+        temporaries = foretold_temporaries(experiment, device.device_kind)
         row: Row = {
             "trace_s": trace_s,
             "compile_s": time.perf_counter() - start,
             "planned_bytes": planned,
+            "foretold_bytes": None
+            if temporaries is None
+            else plan.argument_size_in_bytes + temporaries,
             "kernel": "cudnn" if "__cudnn$fmha" in compiled.as_text() else "xla",
         }
         if planned > device_memory():

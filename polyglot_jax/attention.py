@@ -2,15 +2,16 @@
 
 Kernels (`model.attention`):
   xla     plain contractions, everywhere, any mask; memory grows with the square of the length.
-  cudnn   flash attention of cuDNN: NVIDIA GPUs, bfloat16, causal; head_dim up to 128, or up to 256
-          on Hopper and later (limits of jax.nn.dot_product_attention).
+  cudnn   flash attention of cuDNN: NVIDIA GPUs from Ampere on (NVIDIA's support matrix; JAX does
+          not check it), bfloat16, causal; head_dim up to 128, or up to 256 on Hopper and later
+          (limits of jax.nn.dot_product_attention).
   splash  flash attention of JAX for TPUs (a Pallas kernel), causal, lengths of whole blocks of 128.
   triton  flash attention of JAX for NVIDIA GPUs (a Pallas kernel, through Triton): from Ampere on,
           bfloat16, causal, head_dim up to 256, lengths of whole blocks of 128. For the heads that
           cuDNN does not take there; never chosen by auto.
-  auto    cudnn on NVIDIA GPUs in bfloat16, splash on TPUs, else xla. A device whose fast kernel
-          cannot take the shape raises instead of running many times slower in silence; ask for xla
-          by name there.
+  auto    cudnn on NVIDIA GPUs from Ampere on in bfloat16, splash on TPUs, else xla. A device whose
+          fast kernel cannot take the shape raises instead of running many times slower in silence;
+          ask for xla by name there.
 
 The choice is a function of a `Device`, which may be described instead of present: that is how an
 experiment is compiled for hardware that is not here (see `compiling_for`).
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,8 +34,6 @@ SMALLEST_BLOCK = 128  # queries of a masked call that are computed together
 MOST_BLOCKS = 8  # each is compiled by itself
 PALLAS_BLOCK = 128  # lengths that both Pallas kernels take are multiples of it
 SPLASH_BLOCKS = (512, 256, 128)  # queries and keys of a tile
-
-Kernel = Literal["xla", "cudnn", "splash", "triton"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,13 @@ class Device:
         return cls(
             device.platform, device.device_kind, None if capability is None else str(capability)
         )
+
+    @property
+    def nvidia(self) -> float:
+        """The compute capability as a number; 0 where it is not an NVIDIA GPU."""
+        capability = self.compute_capability or ""
+        is_gpu = self.platform in ("gpu", "cuda")
+        return float(capability) if is_gpu and capability.replace(".", "").isdecimal() else 0.0
 
 
 _compiling_for: ContextVar[Device | None] = ContextVar("compiling_for", default=None)
@@ -112,7 +118,7 @@ def attention(
         return splash(q_BTHK, k_BSHK, v_BSHK)
     if chosen == "triton":
         return triton(q_BTHK, k_BSHK, v_BSHK)
-    return jax.nn.dot_product_attention(
+    return jax.nn.dot_product_attention(  # type: ignore[call-overload]  # "xla" or "cudnn"
         q_BTHK, k_BSHK, v_BSHK, is_causal=True, implementation=chosen
     )
 
@@ -188,6 +194,60 @@ def _on_shards(local: Callable[..., jax.Array], *qkv_BTHK: jax.Array) -> jax.Arr
     return on_each(*qkv_BTHK)
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What decides whether a kernel runs."""
+
+    device: Device
+    dtype: jnp.dtype
+    head_dim: int
+    seq_len: int
+
+    @property
+    def cudnn_head_dim(self) -> int:
+        return 256 if self.device.nvidia >= 9.0 else 128
+
+
+Condition = tuple[Callable[[_Call], bool], str]  # the text is of the call that does not meet it
+
+_NVIDIA: Condition = (
+    lambda c: c.device.nvidia > 0,
+    "needs an NVIDIA GPU, not {c.device.kind!r}",
+)
+_AMPERE: Condition = (
+    lambda c: c.device.nvidia >= 8.0,
+    "needs compute capability 8.0 or later; {c.device.kind} has {c.device.nvidia}",
+)
+_HALF: Condition = (
+    lambda c: c.dtype in (jnp.bfloat16, jnp.float16),
+    "computes in bfloat16, not {c.dtype.name} (model.compute_dtype)",
+)
+_TPU: Condition = (
+    lambda c: c.device.platform == "tpu",
+    "needs a TPU, not {c.device.kind!r}",
+)
+_BLOCKS: Condition = (
+    lambda c: c.seq_len % PALLAS_BLOCK == 0,
+    f"takes sequences of a multiple of {PALLAS_BLOCK} tokens, not {{c.seq_len}} (data.seq_len)",
+)
+_CUDNN_HEADS: Condition = (
+    lambda c: c.head_dim <= c.cudnn_head_dim and c.head_dim % 8 == 0,
+    "takes on {c.device.kind} a head_dim that is a multiple of 8 up to {c.cudnn_head_dim}, not "
+    "{c.head_dim}",
+)
+_TRITON_HEADS: Condition = (
+    lambda c: c.head_dim <= 256,
+    "takes a head_dim up to 256, not {c.head_dim}",
+)
+# By kernel: what it asks of the device and the dtype, then what it asks of the shape.
+CONDITIONS: dict[str, tuple[tuple[Condition, ...], tuple[Condition, ...]]] = {
+    "xla": ((), ()),
+    "cudnn": ((_NVIDIA, _AMPERE, _HALF), (_CUDNN_HEADS,)),
+    "splash": ((_TPU,), (_BLOCKS,)),
+    "triton": ((_NVIDIA, _AMPERE, _HALF), (_TRITON_HEADS, _BLOCKS)),
+}
+
+
 def choose_kernel(
     kernel: str,
     *,
@@ -195,60 +255,33 @@ def choose_kernel(
     seq_len: int,
     dtype: jnp.dtype | str,
     device: Device | None = None,
-) -> Kernel:
-    """Returns the kernel that will run.
+) -> str:
+    """Returns the kernel that will run, one of CONDITIONS.
 
     Args:
-      kernel: what the experiment asks for.
+      kernel: what the experiment asks for: one of them, or "auto".
       device: what will run it; None is that of `compiling_for`, else the first of this machine.
     Raises:
-      ValueError: a kernel was asked for where it cannot run, or "auto" would have to fall back to
-        the slow kernel on a device that has a fast one.
+      ValueError: there is no such kernel; one was asked for where it cannot run; or "auto" would
+        have to fall back to the slow kernel on a device that has a fast one. The message ends with
+        the kernels that run this shape there.
     """
     if kernel == "xla":
         return "xla"
     device = device or _compiling_for.get() or Device.of(jax.devices()[0])
-    is_half = jnp.dtype(dtype) in (jnp.dtype(jnp.bfloat16), jnp.dtype(jnp.float16))
-    capability = device.compute_capability or ""
-    on_nvidia = device.platform in ("gpu", "cuda") and capability.replace(".", "").isdecimal()
-    on_tpu = device.platform == "tpu"
-    if kernel == "auto" and not on_tpu and not (on_nvidia and is_half):
-        return "xla"
+    call = _Call(device, jnp.dtype(dtype), head_dim, seq_len)
+
+    def unmet(conditions: tuple[Condition, ...]) -> list[str]:
+        return [text.format(c=call) for holds, text in conditions if not holds(call)]
+
     if kernel == "auto":
-        kernel = "splash" if on_tpu else "cudnn"
-    slower = "set model.attention=xla to run the slower kernel"
-    if kernel in ("splash", "triton"):
-        _check(
-            seq_len % PALLAS_BLOCK == 0,
-            f"{kernel} takes sequences of a multiple of {PALLAS_BLOCK} tokens, not {seq_len}; "
-            f"change data.seq_len, or {slower}",
+        kernel = next((k for k in ("cudnn", "splash") if not unmet(CONDITIONS[k][0])), "xla")
+    of_device, of_shape = CONDITIONS.get(kernel, ((), ()))
+    refusals = unmet(of_device + of_shape) if kernel in CONDITIONS else ["does not exist"]
+    if refusals:
+        run = [k for k, (where, shape) in CONDITIONS.items() if not unmet(where + shape)]
+        raise ValueError(
+            f"attention kernel {kernel} {refusals[0]}; set model.attention to one that takes this "
+            f"shape on this device: {', '.join(run)}"
         )
-    if kernel == "splash":
-        _check(on_tpu, f"splash needs a TPU, not {device.kind!r}; set model.attention=auto or xla")
-        return "splash"
-    _check(
-        on_nvidia,
-        f"{kernel} needs an NVIDIA GPU, not {device.kind!r}; set model.attention=auto or xla",
-    )
-    _check(
-        is_half,
-        f"{kernel} computes in bfloat16, not {jnp.dtype(dtype).name}; "
-        "set model.compute_dtype=bfloat16 or model.attention=xla",
-    )
-    where = f"{kernel} on {device.kind} (compute capability {capability})"
-    if kernel == "triton":
-        _check(float(capability) >= 8.0, f"{where} needs compute capability 8.0 or later; {slower}")
-        _check(head_dim <= 256, f"{where} takes a head_dim up to 256, not {head_dim}; {slower}")
-        return "triton"
-    limit = 256 if float(capability) >= 9.0 else 128
-    _check(
-        head_dim <= limit and head_dim % 8 == 0,
-        f"{where} takes a head_dim that is a multiple of 8 up to {limit}, not {head_dim}; {slower}"
-        + (", or triton" if head_dim <= 256 and float(capability) >= 8.0 else ""),
-    )
-    return "cudnn"
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(f"attention kernel {message}")
+    return kernel

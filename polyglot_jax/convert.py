@@ -197,7 +197,7 @@ def save_hf(
       extension: more tokens, of that tokenizer and of the model.
       chat_template: Jinja, for `apply_chat_template`.
     Raises:
-      ValueError: the directory exists, or the tokenizer does not fit the model.
+      ValueError: the directory exists or is not local, or the tokenizer does not fit the model.
       OSError: the directory cannot be written.
     """
     _check_fits(_read_tokenizer(epath.Path(tokenizer)), model, tokenizer)
@@ -235,7 +235,7 @@ def new_directory(directory: epath.PathLike) -> Iterator[Path]:
     What a killed process left of the same name is removed first.
 
     Raises:
-      ValueError: the name is taken.
+      ValueError: the name is taken, or is not of this file system.
     """
     final = _check_free(directory)
     temporary = final.with_name(f".{final.name}.tmp")
@@ -255,7 +255,12 @@ def new_directory(directory: epath.PathLike) -> Iterator[Path]:
 
 
 def _check_free(directory: epath.PathLike) -> Path:
-    path = _local(directory).absolute()
+    if "://" in os.fspath(directory):
+        raise ValueError(
+            f"{directory}: converted to local directories only, since a bucket cannot rename one "
+            "when it is whole; copy it there afterwards"
+        )
+    path = Path(directory).absolute()
     if path.exists():
         raise ValueError(f"{directory} exists; name a new directory or delete it first")
     return path
@@ -268,8 +273,8 @@ def _is_workdir(path: epath.Path) -> bool:
 def _local(directory: epath.PathLike) -> Path:
     if "://" in os.fspath(directory):
         raise ValueError(
-            f"{directory}: directories of transformers are read and written locally only, "
-            "since safetensors maps its files; copy it"
+            f"{directory}: directories of transformers are read locally only, since safetensors "
+            "maps their files; copy it"
         )
     return Path(directory)
 

@@ -24,6 +24,8 @@ from polyglot_jax.models import neox
 H100 = Device("gpu", "NVIDIA H100", "9.0")
 A100 = Device("cuda", "NVIDIA A100", "8.0")
 T4 = Device("gpu", "Tesla T4", "7.5")
+V100 = Device("cuda", "Tesla V100-SXM2-32GB", "7.0")
+B200 = Device("gpu", "NVIDIA B200", "10.0")
 MI300 = Device("gpu", "AMD Instinct MI300X", "gfx942")
 CPU = Device("cpu", "cpu")
 TPU = Device("tpu", "TPU v5p")
@@ -75,7 +77,10 @@ def test_softmax_of_bfloat16_scores_is_float32():
         ("auto", 128, "bfloat16", H100, "cudnn"),
         ("auto", 256, "bfloat16", H100, "cudnn"),
         ("auto", 128, "bfloat16", A100, "cudnn"),
+        ("auto", 128, "bfloat16", B200, "cudnn"),
         ("auto", 128, "float32", H100, "xla"),
+        ("auto", 128, "bfloat16", T4, "xla"),  # cuDNN's flash attention begins with Ampere
+        ("auto", 256, "bfloat16", V100, "xla"),
         ("auto", 128, "bfloat16", MI300, "xla"),
         ("auto", 128, "bfloat16", CPU, "xla"),
         ("auto", 128, "bfloat16", TPU, "splash"),
@@ -103,22 +108,23 @@ def test_devices_of_jax_are_described():
 @pytest.mark.parametrize(
     ("kernel", "head_dim", "dtype", "on", "message"),
     [
-        ("auto", 256, "bfloat16", A100, "up to 128, not 256; set model.attention=xla"),
-        ("cudnn", 256, "bfloat16", A100, "up to 128, not 256"),
-        ("cudnn", 512, "bfloat16", H100, "up to 256, not 512"),
-        ("cudnn", 60, "bfloat16", H100, "multiple of 8"),
-        ("cudnn", 64, "float32", H100, "computes in bfloat16, not float32"),
-        ("cudnn", 64, "bfloat16", CPU, "needs an NVIDIA GPU, not 'cpu'"),
+        ("auto", 256, "bfloat16", A100, "up to 128, not 256; .* on this device: xla, triton$"),
+        ("cudnn", 256, "bfloat16", A100, "up to 128, not 256; .* on this device: xla, triton$"),
+        ("cudnn", 512, "bfloat16", H100, "up to 256, not 512; .* on this device: xla$"),
+        ("cudnn", 60, "bfloat16", H100, "multiple of 8 .* on this device: xla, triton$"),
+        ("cudnn", 64, "float32", H100, "computes in bfloat16, not float32 .* on this device: xla$"),
+        ("cudnn", 64, "bfloat16", CPU, "needs an NVIDIA GPU, not 'cpu'; .* on this device: xla$"),
         ("cudnn", 64, "bfloat16", MI300, "needs an NVIDIA GPU"),
-        ("cudnn", 64, "bfloat16", TPU, "needs an NVIDIA GPU"),
-        ("auto", 256, "bfloat16", A100, "to run the slower kernel, or triton$"),
-        ("auto", 256, "bfloat16", T4, "to run the slower kernel$"),
-        ("triton", 128, "bfloat16", T4, "capability 7.5.* needs compute capability 8.0 or later"),
+        ("cudnn", 64, "bfloat16", TPU, "needs an NVIDIA GPU.* on this device: xla, splash$"),
+        ("cudnn", 64, "bfloat16", T4, "cudnn needs compute capability 8.0 or later; Tesla T4 has"),
+        ("cudnn", 64, "bfloat16", V100, "has 7.0; .* on this device: xla$"),
+        ("triton", 128, "bfloat16", T4, "triton needs compute capability 8.0.* this device: xla$"),
         ("triton", 512, "bfloat16", H100, "up to 256, not 512"),
         ("triton", 128, "float32", H100, "computes in bfloat16"),
         ("triton", 128, "bfloat16", TPU, "needs an NVIDIA GPU"),
-        ("splash", 64, "bfloat16", H100, "splash needs a TPU, not 'NVIDIA H100'"),
-        ("splash", 64, "bfloat16", CPU, "set model.attention=auto or xla"),
+        ("splash", 64, "bfloat16", H100, "needs a TPU, not 'NVIDIA H100'.*: xla, cudnn, triton$"),
+        ("splash", 64, "bfloat16", CPU, "needs a TPU, not 'cpu'; set model.attention to one"),
+        ("flash", 64, "bfloat16", H100, "kernel flash does not exist.*: xla, cudnn, triton$"),
     ],
 )
 def test_what_cannot_run_raises(kernel, head_dim, dtype, on, message):
@@ -128,7 +134,7 @@ def test_what_cannot_run_raises(kernel, head_dim, dtype, on, message):
 
 @pytest.mark.parametrize(("kernel", "on"), [("auto", TPU), ("splash", TPU), ("triton", A100)])
 def test_pallas_kernels_take_whole_blocks_only(kernel, on):
-    with pytest.raises(ValueError, match=r"multiple of 128 tokens, not 200; change data\.seq_len"):
+    with pytest.raises(ValueError, match=r"multiple of 128 tokens, not 200 .* device: xla"):
         choose_kernel(kernel, head_dim=64, seq_len=200, dtype="bfloat16", device=on)
 
 

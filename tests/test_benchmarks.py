@@ -64,6 +64,7 @@ def test_smoke_runs_every_part(tmp_path: Path) -> None:
     assert record.RESULTS.read_bytes() == before
     report = gpu_report.section(rows, str(out))
     assert "Ratio ours/torch for ko_1p3b: " in report
+    assert "docs/scale.jsonl foretells the memory of none of these settings" in report
 
 
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_a_plan_larger_than_the_device_is_not_run(monkeypatch: pytest.MonkeyPatc
         temp_size_in_bytes=301,
     )
     compiled = SimpleNamespace(memory_analysis=lambda: plan, as_text=lambda: "__cudnn$fmhaSoftmax")
-    lowered = SimpleNamespace(compile=lambda: compiled)
+    lowered = SimpleNamespace(compile=lambda options: compiled)
     jitted = SimpleNamespace(lower=lambda state, batch: lowered)
     monkeypatch.setattr(gpu_step.step, "jit_train_step", lambda experiment, mesh: jitted)
     monkeypatch.setattr(gpu_step, "device_memory", lambda: 1000)
@@ -246,7 +247,7 @@ def step_row(**values: Any) -> dict[str, Any]:
         **{"part": "step", "side": "polyglot-jax", "model": "ko_1p3b", "status": "ok"},
         **{"microbatch": 8, "accumulation": 1, "remat": "dots", "kernel": "cudnn"},
         **{"step_s": 0.25, "tokens_per_s": 65536.0, "mfu_datasheet": 0.5441, "mfu_measured": 0.68},
-        **{"peak_bytes": 60 * GIB, "compile_s": 31.2, **values},
+        **{"peak_bytes": 60 * GIB, "planned_bytes": 63 * GIB, "compile_s": 31.2, **values},
     }
 
 
@@ -262,10 +263,10 @@ def test_step_table() -> None:
     failed |= {"status": "error", "error": "crash"}
     lines = gpu_report.step_table([step_row(), TORCH_ROW, failed]).splitlines()
     assert lines[2:] == [
-        "| ko_1p3b | polyglot-jax | 8 x 1 | dots | cudnn | 250 | 65,536 | 54.4 | 68.0 | 60.0 | 31 |"
-        "  |",
-        "| ko_1p3b | torch | 4 x 1 | none | flash | 200 | 40,960 | – | – | – | 60 |  |",
-        "| ko_5p8b | step | 1 x 1 | full | – | – | – | – | – | – | – | error, crash |",
+        "| ko_1p3b | polyglot-jax | 8 x 1 | dots | cudnn | 250 | 65,536 | 54.4 | 68.0 | 60.0 "
+        "| 63.0 | +5.0 | 31 |  |",
+        "| ko_1p3b | torch | 4 x 1 | none | flash | 200 | 40,960 | – | – | – | – | – | 60 |  |",
+        "| ko_5p8b | step | 1 x 1 | full | – | – | – | – | – | – | – | – | – | error, crash |",
     ]
 
 

@@ -270,7 +270,8 @@ def test_program_both_ways(workdir, tmp_path):
         (("--to=hf", "--checkpoint={workdir}@beast", "--output={tmp}/x"), "no such tag"),
         (("--to=hf", "--checkpoint={tmp}", "--output={tmp}/x"), "no complete checkpoint in"),
         (("--to=orbax", "--hf={tmp}", "--output={tmp}/x"), "no config.json in"),
-        (("--to=orbax", "--hf=gs://b/x", "--output={tmp}/x"), "read and written locally only"),
+        (("--to=orbax", "--hf=gs://b/x", "--output={tmp}/x"), "transformers are read locally only"),
+        (("--to=orbax", "--hf={tmp}", "--output=gs://b/x"), "gs://b/x: converted to local dir"),
         (("--to=orbax", "--output={tmp}/x"), "give --to=hf --checkpoint"),
     ],
 )

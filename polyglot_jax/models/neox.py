@@ -110,6 +110,21 @@ def _layer_norm(config: NeoxConfig, name: str) -> nn.LayerNorm:
 # ---- the model
 
 
+class ToResidual(nn.Module):
+    """The last product of attention and of the MLP, and its bias, which is not added yet."""
+
+    config: NeoxConfig
+    axes: tuple[str, ...]  # the last of the input, which are contracted
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        c, n = self.config, len(self.axes)
+        init = _normal(_output_std(c), *self.axes, "embed")
+        kernel = self.param("kernel", init, (*x.shape[-n:], c.d_model))
+        bias_D = self.param("bias", _zeros("norm"), (c.d_model,)).astype(c.compute_dtype)
+        return jnp.tensordot(x, kernel.astype(c.compute_dtype), n), bias_D
+
+
 class Attention(nn.Module):
     """Self-attention with QKV fused per head, [q | k | v], as GPT-NeoX and HF store it."""
 
@@ -123,7 +138,7 @@ class Attention(nn.Module):
         cache_kv: Any,
         mask_BTS: jax.Array | None,
         length: jax.Array | None,
-    ) -> tuple[jax.Array, Any]:
+    ) -> tuple[jax.Array, jax.Array, Any]:
         c = self.config
         qkv_BT3HK = nn.DenseGeneral(
             (c.num_heads, 3, c.head_dim),
@@ -147,22 +162,14 @@ class Attention(nn.Module):
             mask_BTS=mask_BTS,
             masks_later=cache_kv is None,
         )
-        out_BTD = nn.DenseGeneral(
-            c.d_model,
-            axis=(-2, -1),
-            dtype=c.compute_dtype,
-            kernel_init=_normal(_output_std(c), "heads", "head_dim", "embed"),
-            bias_init=_zeros("norm"),
-            name="dense",
-        )(out_BTHK)
-        return out_BTD, cache_kv
+        return *ToResidual(c, ("heads", "head_dim"), name="dense")(out_BTHK), cache_kv
 
 
 class MLP(nn.Module):
     config: NeoxConfig
 
     @nn.compact
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+    def __call__(self, x_BTD: jax.Array) -> tuple[jax.Array, jax.Array]:
         c = self.config
         x_BTF = nn.DenseGeneral(
             c.d_ff,
@@ -172,13 +179,7 @@ class MLP(nn.Module):
             name="dense_h_to_4h",
         )(x_BTD)
         x_BTF = jax.nn.gelu(x_BTF, approximate=c.activation == "gelu_tanh")
-        return nn.DenseGeneral(
-            c.d_model,
-            dtype=c.compute_dtype,
-            kernel_init=_normal(_output_std(c), "mlp", "embed"),
-            bias_init=_zeros("norm"),
-            name="dense_4h_to_h",
-        )(x_BTF)
+        return ToResidual(c, ("mlp",), name="dense_4h_to_h")(x_BTF)
 
 
 class Block(nn.Module):
@@ -196,12 +197,13 @@ class Block(nn.Module):
         length: jax.Array | None,
     ) -> tuple[jax.Array, Any]:
         c = self.config
-        attention_BTD, cache_kv = Attention(c, name="attention")(
+        attention_BTD, attention_D, cache_kv = Attention(c, name="attention")(
             _layer_norm(c, "input_layernorm")(x_BTD), rotary, cache_kv, mask_BTS, length
         )
-        mlp_BTD = MLP(c, name="mlp")(_layer_norm(c, "post_attention_layernorm")(x_BTD))
-        x_BTD = constrain(x_BTD + attention_BTD + mlp_BTD, "batch", "sequence", "residual")
-        return x_BTD, cache_kv
+        mlp_BTD, mlp_D = MLP(c, name="mlp")(_layer_norm(c, "post_attention_layernorm")(x_BTD))
+        # Biases last: the compilers of GPUs and TPUs then sum both over `tensor` in one reduction.
+        update_BTD = attention_BTD + mlp_BTD + (attention_D + mlp_D)
+        return constrain(x_BTD + update_BTD, "batch", "sequence", "residual"), cache_kv
 
 
 class NeoX(nn.Module):
@@ -267,9 +269,7 @@ class NeoX(nn.Module):
         )(x_BTD)
         if cache is not None:
             k_NBSHK, v_NBSHK = cache_kv
-            cache = KVCache(
-                k_NBSHK=k_NBSHK, v_NBSHK=v_NBSHK, mask_BS=cache.mask_BS, length=cache.length + T
-            )
+            cache = KVCache(k_NBSHK, v_NBSHK, cache.mask_BS, cache.length + T)
         return logits_BTV.astype(jnp.float32), cache  # softmax and loss are float32
 
 

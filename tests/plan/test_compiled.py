@@ -35,6 +35,10 @@ def test_tensor_parallelism_is_megatrons(step: tuple[Any, str]) -> None:
     assert {c.kind for c in across} == {"all-reduce"}
     # One for attention and MLP together in each direction of a layer; the embedding and the head.
     assert sorted(c.times for c in across) == [accumulation] * 2 + [accumulation * layers] * 2
+    # The CPU's compiler reduces two tensors there; those of GPUs and TPUs sum the forward ones
+    # first, see test_described.py.
+    in_layers = [c.shapes for c in across if c.times == accumulation * layers]
+    assert in_layers == [((2, 96, 128),) * 2] * 2
 
 
 def test_tensor_across_nodes_is_refused_as_in_training() -> None:

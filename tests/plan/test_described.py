@@ -10,9 +10,10 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 
 from polyglot_jax.config import load_experiment
-from polyglot_jax.plan import table
+from polyglot_jax.mesh import make_mesh
+from polyglot_jax.plan import hlo, table
 from polyglot_jax.plan.__main__ import settings
-from polyglot_jax.plan.compiled import _asked, plan
+from polyglot_jax.plan.compiled import _asked, compile_step, plan
 from polyglot_jax.plan.hardware import open_topology
 
 pytestmark = pytest.mark.plan
@@ -64,6 +65,25 @@ def test_tpu_arguments_are_the_state_over_its_shards_but_for_padding() -> None:
     # Vectors and the rows of three, [q|k|v], are padded to whole tiles.
     assert made.arguments <= made.compiled_arguments <= 1.002 * made.arguments
     assert made.attention == "splash"
+
+
+@pytest.mark.parametrize("topology", ["a100-80g:1x8", "v5e:2x4"])
+def test_tensor_parallelism_sums_attention_and_mlp_before_it_reduces(topology: str) -> None:
+    """One tensor forward; backward two, since each has a norm of its own, as in GPT-NeoX."""
+    layers, accumulation, rows = 3, 2, 2 * 256
+    small = (f"model.num_layers={layers}", "model.vocab_size=1024", "data.seq_len=256")
+    batch = ("train.batch_size=16", f"train.accumulation={accumulation}")
+    mesh = ("mesh.data=2", "mesh.fsdp=2", "mesh.tensor=2")
+    experiment = load_experiment("ko_1p3b", [*small, *batch, *mesh])
+    devices = make_mesh(experiment.mesh, open_topology(topology).devices)
+    step, _ = compile_step(experiment, devices)
+    residual = rows * experiment.model.d_model * 2  # bytes, bfloat16
+    in_layers = [
+        c.bytes / residual
+        for c in hlo.collectives(step.as_text(), dict(devices.shape))
+        if c.axes == ("tensor",) and c.times == layers * accumulation
+    ]
+    assert sorted(in_layers) == [1, 2]
 
 
 def test_a_program_that_is_too_large_is_an_answer() -> None:
