@@ -67,12 +67,12 @@ def write_model(directory: Path, shape: str, tokenizer: str) -> None:
     """Writes a model of random weights as an HF directory."""
     import jax
 
-    from polyglot_jax import checkpoint, convert
+    from polyglot_jax import convert, provenance
     from polyglot_jax.models import neox
 
     model = load_experiment(shape).model
     params = neox.init(model, jax.random.key(0))
-    convert.save_hf(directory, model, params, tokenizer, "float32", checkpoint.provenance())
+    convert.save_hf(directory, model, params, tokenizer, "float32", provenance.code())
 
 
 def write_requests(

@@ -17,7 +17,7 @@ from eval.protocols import Protocol
 from eval.request import Answer, Model
 from eval.results import Key, ModelInfo, Result
 from eval.task import Question, Task
-from polyglot_jax import checkpoint
+from polyglot_jax import provenance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +161,7 @@ def _classes(task: Task, asked: Sequence[Question]) -> list[str]:
 def _provenance() -> dict[str, Any]:
     """Returns the git commit and the versions of what was used, torch only if it was."""
     used = [name for name in ("tokenizers", "transformers", "torch") if name in sys.modules]
-    made = checkpoint.provenance()
+    made = provenance.code()
     versions = made["versions"] | {name: importlib.metadata.version(name) for name in used}
     return made | {"versions": versions}
 

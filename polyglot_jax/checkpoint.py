@@ -10,13 +10,10 @@ with the digests of its files (`polyglot_jax.integrity`).
 
 import dataclasses
 import functools
-import importlib.metadata
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -25,14 +22,20 @@ import orbax.checkpoint as ocp
 from absl import flags
 from etils import epath
 
-from polyglot_jax import array_slices, cli, distributed, integrity, selection, storage_errors
+from polyglot_jax import (
+    array_slices,
+    cli,
+    integrity,
+    provenance,
+    selection,
+    storage_errors,
+)
 from polyglot_jax.config import Experiment, NeoxConfig, model_from_dict, to_dict
 from polyglot_jax.health import guard
 from polyglot_jax.step import TrainState, family
 
 FORMAT_VERSION = 2
 READABLE = (1, 2)  # 1 has no guard
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorstore", "numpy")
 
 
 def main() -> None:
@@ -307,7 +310,7 @@ def save_params(workdir: epath.PathLike, model: NeoxConfig, params: Any) -> None
     metadata = {"format_version": FORMAT_VERSION, "step": 0, "model": to_dict(model)}
     args = ocp.args.Composite(
         state=ocp.args.PyTreeSave({"params": params}),
-        metadata=ocp.args.JsonSave(metadata | provenance()),
+        metadata=ocp.args.JsonSave(metadata | provenance.code()),
     )
     with storage_errors.writing(manager.directory):
         manager.save(0, args=args)
@@ -322,22 +325,9 @@ def make_metadata(experiment: Experiment, step: int, data: dict[str, Any]) -> di
         "model": to_dict(experiment.model),
         "experiment": to_dict(experiment),
         "data": data,
-        **provenance(),
-        "started_on": distributed.surroundings(),
+        **provenance.code(),
+        "started_on": provenance.surroundings(),
     }
-
-
-@functools.cache  # what started, even if the clone changes meanwhile
-def provenance() -> dict[str, Any]:
-    """Returns the git commit ("-dirty" if files differ from it) and the versions of packages."""
-    describe = ("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")  # never a tag
-    git = ("git", "-C", str(Path(__file__).parent), *describe)
-    try:
-        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        commit = "unknown"  # not run from a clone
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"git_commit": commit, "versions": versions}
 
 
 def _directory(workdir: epath.PathLike) -> epath.Path:

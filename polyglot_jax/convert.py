@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from polyglot_jax import checkpoint, cli, extend, hf_config, hf_weights, selection
+from polyglot_jax import checkpoint, cli, extend, hf_config, hf_weights, provenance, selection
 from polyglot_jax.config import NeoxConfig, model_from_dict
 from polyglot_jax.model_card import model_card
 from polyglot_jax.tensor_files import DTYPES
@@ -80,7 +80,7 @@ def _to_hf(values: Any) -> None:
         print(extension.summary())
     if values.hf:
         params = hf_weights.open_weights(_local(values.hf), model)
-        metadata = {"made_from": Path(values.hf).absolute().name, **checkpoint.provenance()}
+        metadata = {"made_from": Path(values.hf).absolute().name, **provenance.code()}
     else:
         metadata, params = checkpoint.open_params(directory, step)
         model = model_from_dict(metadata["model"])

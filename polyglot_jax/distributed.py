@@ -94,20 +94,6 @@ def agreed(value: Any) -> Any:
     return json.loads(np.asarray(told).tobytes())
 
 
-def surroundings() -> dict[str, Any]:
-    """Returns where a run computes and with which settings of the compiler and the network.
-
-    Only variables of these prefixes: others may hold secrets.
-    """
-    prefixes = ("XLA_", "LIBTPU_", "NCCL_", "JAX_")
-    return {
-        "device": jax.devices()[0].device_kind,
-        "devices": jax.device_count(),
-        "processes": jax.process_count(),
-        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(prefixes)},
-    }
-
-
 def _meet_at(
     coordinator: str,
     num_processes: int | None,

@@ -5,7 +5,7 @@ import json
 
 from etils import epath
 
-from polyglot_jax import checkpoint, distributed
+from polyglot_jax import checkpoint, distributed, provenance
 from polyglot_jax.config import Experiment, from_dict, to_dict
 from polyglot_jax.data.mixture import Mixture
 from polyglot_jax.data.resume import check_same
@@ -79,8 +79,8 @@ def describe(experiment: Experiment, workdir: epath.Path, tokenizer: epath.Path)
     """
     description = {
         "experiment": to_dict(experiment),
-        **checkpoint.provenance(),
-        "started_on": distributed.surroundings(),
+        **provenance.code(),
+        "started_on": provenance.surroundings(),
     }
     for name, content in (
         ("config.json", json.dumps(description, indent=2).encode()),

@@ -17,7 +17,8 @@ from etils import epath
 
 from polyglot_jax import checkpoint
 from polyglot_jax.coordination_log import SAID, plain
-from polyglot_jax.distributed import joined, surroundings
+from polyglot_jax.distributed import joined
+from polyglot_jax.provenance import surroundings
 from polyglot_jax.train import train
 from tests.runs import (
     ROOT,

@@ -13,7 +13,7 @@ import transformers
 from eval import models
 from eval.models import digest
 from eval.request import Model, Request
-from polyglot_jax import checkpoint, convert
+from polyglot_jax import checkpoint, convert, provenance
 from polyglot_jax.config import MeshConfig
 from tests.oracle import random_params, tiny
 from tests.tiny_tokenizer import train_tokenizer
@@ -63,7 +63,7 @@ def hf_dir(tmp_path_factory, params) -> Path:
     root = tmp_path_factory.mktemp("neox")
     TOKENIZER.save(str(root / "tokenizer.json"))
     convert.save_hf(
-        root / "model", CONFIG, params, root / "tokenizer.json", "float32", checkpoint.provenance()
+        root / "model", CONFIG, params, root / "tokenizer.json", "float32", provenance.code()
     )
     return root / "model"
 
@@ -195,7 +195,7 @@ def test_the_hash_tells_models_apart(hf_dir: Path, workdir: Path, tmp_path: Path
     TOKENIZER.save(str(tmp_path / "tokenizer.json"))
     changed = {**params, "embed_out": {"kernel": params["embed_out"]["kernel"] * 2}}
     convert.save_hf(
-        copy, CONFIG, changed, tmp_path / "tokenizer.json", "float32", checkpoint.provenance()
+        copy, CONFIG, changed, tmp_path / "tokenizer.json", "float32", provenance.code()
     )
     assert models.load(copy).content_hash != first.content_hash
     config = json.loads((copy / "config.json").read_text())
