@@ -49,11 +49,14 @@ def complaints(
     residual = rows * experiment.model.d_model
     vectors = [leaf for leaf in leaves if "fsdp" not in str(leaf.sharding.spec)]
     small = max(rows, sum(math.prod(leaf.shape[1:]) for leaf in vectors))  # those of a layer
+    slices = _slices(mesh)
+    inside = max(mesh.shape["data"] // slices, 1)  # of data, in a slice
+    parts = cut | {size // mesh.shape["fsdp"] // inside for size in parameters}
     for c in found:
         elements = [math.prod(shape) for shape in c.shapes]
-        is_reduced_in_parts = _slices(mesh) > 1 and (
+        is_reduced_in_parts = slices > 1 and (
             max(elements, default=0) <= small
-            or ("data" in c.axes and all(n in cut for n in elements))
+            or ("data" in c.axes and all(n in parts for n in elements))
         )
         if is_reduced_in_parts:  # over data: scattered in a slice, reduced between, gathered
             continue

@@ -30,9 +30,12 @@ def collective(kind: str, shape: tuple[int, ...], axes: tuple[str, ...], times: 
     )
 
 
-def gathers(kind: str = "all-gather", share: float = 1.0) -> list[hlo.Collective]:
+def gathers(
+    kind: str = "all-gather", share: float = 1.0, config: MeshConfig | None = None
+) -> list[hlo.Collective]:
     """The least that a step gathers: every matrix of the model once in each microbatch."""
-    leaves = jax.tree.leaves(abstract_state(experiment(), make_mesh(experiment().mesh)).params)
+    mesh = make_mesh(config or experiment().mesh)
+    leaves = jax.tree.leaves(abstract_state(experiment(), mesh).params)
     matrices = [leaf for leaf in leaves if "fsdp" in str(leaf.sharding.spec)]
     sizes = [2 * math.prod(leaf.sharding.shard_shape(leaf.shape)) for leaf in matrices]  # of fsdp=2
     taken = sizes[: round(share * len(sizes))]
@@ -151,16 +154,17 @@ def test_scattered_gradients_may_be_padded(shape: tuple[int, ...], is_told: bool
 @pytest.mark.parametrize(
     ("kind", "shape", "axes"),
     [
-        ("reduce-scatter", (64, 256), ("data",)),  # a shard of the MLP's first matrix
-        ("all-gather", (64, 256), ("data",)),
+        ("reduce-scatter", (64, 512), ("data",)),  # a shard of the MLP's first matrix
+        ("all-gather", (64, 512), ("data",)),
+        ("all-reduce", (96, 128), ("data",)),  # of [q|k|v] what fsdp=2 and data=2 in a slice leave
         ("all-gather", (4, 128), ("data", "fsdp")),  # vectors together
     ],
 )
 def test_reductions_over_slices_go_in_parts(
     kind: str, shape: tuple[int, ...], axes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [collective(kind, shape, axes), *gathers()]
-    mesh = make_mesh(experiment().mesh)
+    config = MeshConfig(data=4, fsdp=2)  # on two slices of data=2
+    found, mesh = [collective(kind, shape, axes), *gathers(config=config)], make_mesh(config)
     assert list(complaints.complaints(experiment(), mesh, found, ""))
     monkeypatch.setattr(complaints, "_slices", lambda mesh: 2)
     assert not list(complaints.complaints(experiment(), mesh, found, ""))
