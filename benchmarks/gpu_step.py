@@ -21,7 +21,7 @@ from polyglot_jax.config import Experiment, MeshConfig, load_experiment
 from polyglot_jax.devices import peak_flops
 from polyglot_jax.plan import table
 from polyglot_jax.plan.compiled import FLAGS, Plan
-from polyglot_jax.plan.hardware import HARDWARE
+from polyglot_jax.plan.hardware import hardware_of
 
 SCALE = Path(__file__).resolve().parents[1] / "docs" / "scale.jsonl"
 MICROBATCHES = (16, 8, 4, 2, 1)
@@ -108,7 +108,7 @@ def candidates(
 def kept_plan(name: str, device_kind: str) -> Plan | None:
     """Returns what docs/scale.jsonl has of an experiment on one such device, if it compiled."""
     for plan in table.read_cells(SCALE).values():
-        kind = HARDWARE[plan.topology.partition(":")[0]].kind
+        kind = hardware_of(plan.topology).kind
         if (plan.experiment, plan.devices, kind) == (name, 1, device_kind):
             return plan if plan.temporaries is not None else None
     return None

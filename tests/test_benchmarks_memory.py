@@ -1,5 +1,8 @@
 """The GPU program's memory: what docs/scale.jsonl foretells beside what is measured."""
 
+import dataclasses
+import json
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -7,6 +10,8 @@ import pytest
 
 from benchmarks import gpu, gpu_report, gpu_step
 from polyglot_jax.config import load_experiment
+from polyglot_jax.models import neox
+from polyglot_jax.plan import table
 from polyglot_jax.plan.hardware import HARDWARE
 from tests.plan.made import made_plan
 
@@ -20,17 +25,21 @@ def temporaries(name: str, kind: str, *overrides: str) -> int | None:
     )
 
 
-def test_the_kept_plan_is_of_its_setting_only() -> None:
-    kept = gpu_step.kept_plan("ko_1p3b", H200)
-    assert kept is not None
-    sequences, remat = kept.sequences, f"model.remat={kept.remat}"
-    four = (remat, f"train.batch_size={4 * sequences}", "train.accumulation=4")
+def test_the_kept_plan_is_of_its_setting_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flops = neox.flops_per_token(load_experiment("ko_1p3b").model, 2048) * 2048 * 1024
+    kept = made_plan(topology="h200:1x1", devices=1, sequences=1, accumulation=1024, flops=flops)
+    line = {**dataclasses.asdict(kept), "made_by": table.made_by(kept.topology)}
+    (tmp_path / "scale.jsonl").write_text(json.dumps(line))
+    monkeypatch.setattr(gpu_step, "SCALE", tmp_path / "scale.jsonl")
+    assert gpu_step.kept_plan("ko_1p3b", H200) == kept
+    four = ("model.remat=dots", "train.batch_size=4", "train.accumulation=4")
     assert temporaries("ko_1p3b", H200, *four) == kept.temporaries
-    other = "model.remat=full" if kept.remat != "full" else "model.remat=none"
     for changed in (
-        [f"train.batch_size={sequences}", remat],  # one microbatch: another program
-        [*four, f"train.batch_size={8 * sequences}"],
-        [*four, other],
+        ["train.batch_size=1", "model.remat=dots"],  # one microbatch: another program
+        [*four, "train.batch_size=8"],
+        [*four, "model.remat=full"],
         [*four, "model.num_layers=2"],
     ):
         assert temporaries("ko_1p3b", H200, *changed) is None, changed
