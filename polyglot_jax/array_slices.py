@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 from tqdm import tqdm
 
-SLICE_BYTES = 2**27  # at most, of rows read or written at a time, unless one row has more: a layer has
+SLICE_BYTES = 2**27  # at most, of rows that are read or written at a time, unless one has more
 CHUNK_BYTES = 2**24  # of a stored chunk: the least that is read, compressed by one core
 BYTES_IN_FLIGHT = 2**28  # of chunks that are read at once
 WIDE_BYTES = 2**30  # of rows read at a time of chunks that have many: else all is read too often
