@@ -142,7 +142,7 @@ def test_malformed_rows(tmp_path: Path, rows: str, message: str) -> None:
         ("json", b"[\n1,,]", "line 2: not JSON"),
         ("parquet", b"PAR", "not a Parquet file"),
         ("tsv.gz", b"\x1f\x8b", "a broken gzip file"),
-        ("tsv.gz", gzip.compress(b"ID")[:10] + b"\xff" * 20, "a broken gzip file"),
+        ("tsv.gz", gzip.compress(b"ID", mtime=0)[:10] + b"\xff" * 20, "a broken gzip file"),
         ("tsv", b"ID\tsentence\n", "no row"),
     ],
 )
