@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 SLICE_BYTES = 2**27  # at most, of rows that are read or written at a time, unless one has more
 CHUNK_BYTES = 2**24  # of a stored chunk: the least that is read, compressed by one core
-BYTES_IN_FLIGHT = 2**28  # of chunks that are read at once
+BYTES_IN_FLIGHT = 2**26  # of chunks that are read at once: more than disks give to a few cores
 WIDE_BYTES = 2**30  # of rows read at a time of chunks that have many: else all is read too often
 
 

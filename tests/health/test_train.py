@@ -68,12 +68,17 @@ def test_a_corpus_learnt_by_heart(small_corpus, tmp_path):
     (alarm,) = (line for line in output.splitlines() if "ALARM" in line)
     (record,) = (r for r in records(workdir) if "health/plunge_growth" in r)
     held_out = {r["step"]: r["held_out/loss"] for r in records(workdir) if "held_out/loss" in r}
-    best = min(held_out, key=lambda step: held_out[step])
+    losses = {r["step"]: r["train/loss"] for r in records(workdir) if "train/loss" in r}
     tagged = checkpoint.find_step(workdir, "before_plunge")
     assert f"the last checkpoint before it, {tagged}, is tagged @before_plunge" in alarm
     assert tagged == record["health/plunge_since"]
-    assert abs(tagged - best) <= 20
-    assert record["step"] - best <= 60
+    assert 0 < record["step"] - tagged <= 40
+    # The checkpoint is as good on other text as any; where of two held-out documents the loss is
+    # lowest differs from one processor to another. At the alarm the data is known by heart.
+    assert held_out[tagged] < 1.1 * min(held_out.values())
+    end = record["step"]
+    loss = np.mean([losses[step] for step in range(end - 9, end + 1)])
+    assert loss < 0.85 * held_out[end]
     epochs = {r["step"]: r["train/epoch/small"] for r in records(workdir) if "train/loss" in r}
     assert epochs[record["step"]] > 1
     error = output.splitlines()[-1]
