@@ -10,6 +10,7 @@ under its name only when it is whole.
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import json
 import os
@@ -42,11 +43,24 @@ def main() -> None:
             "--new_tokens, --special_token or --chat_template"
         )
     _check_free(values.output)  # before minutes of reading
+    _give_memory_back()
     if values.to == "orbax":
         _to_orbax(values.hf, values.output, values.dtype)
     else:
         _to_hf(values)
     print(f"wrote {values.output}")
+
+
+def _give_memory_back() -> None:
+    """Has the C library return freed buffers of slices and chunks to the system at once.
+
+    Left alone glibc keeps them, in an arena for each thread: the peak is a fifth higher, and by
+    chance. The numbers are those of its malloc.h. Other C libraries have no such thing.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mmap_threshold, arena_max = -3, -8
+        mallopt(mmap_threshold, 2**20)
+        mallopt(arena_max, 1)
 
 
 def _to_orbax(hf: str, output: str, dtype: str) -> None:
