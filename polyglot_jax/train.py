@@ -15,25 +15,20 @@ from absl import flags
 from etils import epath
 from jax.experimental import multihost_utils
 
-from polyglot_jax import checkpoint, cli, distributed, hf_config, lock, selection, workdirs
-from polyglot_jax.attention import choose_kernel
+from polyglot_jax import checkpoint, cli, distributed, lock, preflight, selection, workdirs
 from polyglot_jax.config import Experiment, load_experiment
-from polyglot_jax.convert import load_hf, read_hf_config
+from polyglot_jax.convert import load_hf
 from polyglot_jax.curve import plot_run
-from polyglot_jax.data.held_out import open_held_outs, sources_since
-from polyglot_jax.data.mixture import open_plan
-from polyglot_jax.data.shards import check_tokenizer
+from polyglot_jax.data.held_out import sources_since
 from polyglot_jax.evaluate import evaluate
 from polyglot_jax.health import replicas, rewind
 from polyglot_jax.health.monitor import GUARD, Monitor
-from polyglot_jax.health.probe import jit_probe
 from polyglot_jax.health.watchdog import Watchdog
-from polyglot_jax.mesh import local_rows, make_mesh, put_batch
+from polyglot_jax.mesh import local_rows, put_batch
 from polyglot_jax.metrics import RunLog
 from polyglot_jax.signals import Stop, resume_line
 from polyglot_jax.step import (
     TrainState,
-    abstract_state,
     family,
     init_state,
     jit_eval_step,
@@ -41,7 +36,6 @@ from polyglot_jax.step import (
     jit_train_step,
     shardings_of,
 )
-from polyglot_jax.vocabulary import load_vocabulary
 
 
 def main() -> None:
@@ -79,72 +73,15 @@ def train(
     rewinds = rewind.read(workdir)
     data_config = rewind.without(experiment.data, rewinds)
     experiment = dataclasses.replace(experiment, data=data_config)
+    parts = preflight.check(experiment, workdir, last_step)
     t, health = experiment.train, experiment.health
-    if last_step > t.steps:
-        raise ValueError(
-            f"--steps={last_step} is beyond train.steps={t.steps}, where the schedule ends; "
-            f"for a longer run, --set train.steps={last_step}"
-        )
+    mesh, data, held_outs = parts.mesh, parts.data, parts.held_outs
 
-    # ---- everything that can be refused, before anything slow
-    mesh = make_mesh(experiment.mesh)
-    microbatch = t.batch_size // t.accumulation
-    if microbatch % (mesh.shape["data"] * mesh.shape["fsdp"]):
-        raise ValueError(
-            f"train.batch_size={t.batch_size} in train.accumulation={t.accumulation} microbatches "
-            f"gives {microbatch} sequences, which data * fsdp of the mesh {dict(mesh.shape)} does "
-            "not divide; change one of them"
-        )
-    abstract = abstract_state(experiment, mesh)
-    kernel = choose_kernel(
-        experiment.model.attention,
-        head_dim=experiment.model.head_dim,
-        seq_len=experiment.data.seq_len,
-        dtype=experiment.model.compute_dtype,
-    )
-    data = open_plan(experiment.data, t.batch_size)
-    # As many sequences at a time as training holds: a whole batch may not fit the devices.
-    held_outs = open_held_outs(experiment.data, microbatch, t.eval_sequences)
-    vocab_size = data.sources[0].manifest.vocab_size
-    if vocab_size > experiment.model.vocab_size:
-        raise ValueError(
-            f"model.vocab_size={experiment.model.vocab_size} is smaller than the tokenizer's "
-            f"{vocab_size} ids; set it to at least that, rounded up to a multiple of 128"
-        )
-    param_shardings = shardings_of(abstract.params)
-    tokenizer_path = check_tokenizer(data.sources[0].split_dir.parent, data.sources[0].manifest)
-    probe_every = health.probe_every or sys.maxsize
-    if probe_every <= last_step:
-        vocabulary = load_vocabulary(tokenizer_path)
-        probe = jit_probe(experiment.model, mesh, param_shardings, vocabulary, health.probe_prompts)
-    if t.init_from:
-        hf_config.check_same(experiment.model, read_hf_config(t.init_from), t.init_from)
-    workdirs.check_start(experiment, workdir, data)
-    selection.read_tags(workdir)  # a spoilt file is known before the first save asks for it
-
-    # ---- state: own checkpoint, else init_from, else scratch
     stacks = workdir / f"stall-{jax.process_index()}.txt" if "://" not in str(workdir) else None
     watchdog = Watchdog(health.stall_seconds, t.log_every, stacks)
     with Stop() as stop, lock.only_trainer(workdir) as still_ours, watchdog, jax.set_mesh(mesh):
-        if jax.process_index() == 0:
-            for line in checkpoint.set_damaged_aside(workdir):
-                print(line, flush=True)
-        multihost_utils.sync_global_devices("damaged checkpoints are aside")
-        start = workdirs.check_start(experiment, workdir, data)
-        if jax.process_index() == 0:
-            workdirs.describe(experiment, workdir, tokenizer_path)
-        if start:
-            state = checkpoint.restore(workdir, start, abstract)
-            assert int(state.step) == start
-            origin = f"step {start} of {workdir}"
-        elif t.init_from:
-            state = _init_from_hf(experiment, abstract)
-            origin = t.init_from
-        else:
-            state = jit_init(experiment, mesh)()
-            origin = "scratch"
+        start, state, origin = _start(experiment, workdir, parts)
 
-        # ---- loop
         run_log = RunLog(
             workdir,
             start_step=start,
@@ -167,7 +104,7 @@ def train(
             log.say(
                 f"{experiment.name}: {family(experiment.model).num_params(experiment.model):,} "
                 f"parameters on {mesh.size} x {jax.devices()[0].device_kind} "
-                f"{dict(mesh.shape)}, attention {kernel}, from {origin}"
+                f"{dict(mesh.shape)}, attention {parts.kernel}, from {origin}"
             )
             guard = {name: int(getattr(state.guard, name)) for name in GUARD}
 
@@ -180,6 +117,7 @@ def train(
                 log.say(f"step {start:>7,}  again, without the data up to step {done.spike:,}")
             train_step = jit_train_step(experiment, mesh)
             eval_step = jit_eval_step(experiment.model, mesh)
+            param_shardings = shardings_of(parts.abstract.params)
             bit_sums = replicas.jit_bit_sums(mesh, param_shardings)
             rows = local_rows(mesh, t.batch_size)
             pending: tuple[int, dict[str, jax.Array], jax.Array | None] | None = None
@@ -212,12 +150,13 @@ def train(
                 log.held_out(step, values | ({"sources_since": since} if since else {}))
                 return values["loss"]
 
-            if start >= last_step:
-                log.say(f"step {start:,} is done already, of {last_step:,}")
             if not start:
                 with log.pause():
                     log_held_out(0)
-            log.say("compiling the training step")
+            if start < last_step:
+                log.say("compiling the training step")
+            else:
+                log.say(f"step {start:,} is done already, of {last_step:,}")
             for step, batch in enumerate(data.batches(start, last_step, rows), start + 1):
                 placed = put_batch(mesh, batch, t.batch_size)
                 compiles = log.pause() if step == start + 1 else nullcontext()
@@ -234,7 +173,7 @@ def train(
                     watchdog.beat(step)
                 is_last = step == last_step
                 evaluates = is_last or (t.eval_every is not None and step % t.eval_every == 0)
-                probes = step % probe_every == 0
+                probes = health.probe_every is not None and step % health.probe_every == 0
                 is_due |= is_last or bool(stopped) or step % t.checkpoint_every == 0
                 pauses = evaluates or probes or is_due
                 compares = compare_every is not None and (is_due or step % compare_every == 0)
@@ -251,7 +190,8 @@ def train(
                         has_plunged = monitor.held_out(step)
                     elif is_due:
                         loss = held_out_values(step, whole=False)["loss"]
-                    if probes:
+                    if probes and parts.probe:
+                        probe, vocabulary = parts.probe
                         monitor.probed(step, jax.device_get(probe(state.params)), vocabulary)
                     if (is_due or has_plunged) and monitor.may_save(step, loss):
                         still_ours()
@@ -282,6 +222,31 @@ def train(
             "again with a lower optimizer.learning_rate, to go on from the newest checkpoint"
         )
     return None if is_last else stopped
+
+
+def _start(
+    experiment: Experiment, workdir: epath.Path, parts: preflight.Parts
+) -> tuple[int, TrainState, str]:
+    """Returns the step, the state and the origin of a run that begins or goes on.
+
+    The state is that of the newest good checkpoint, else of `init_from`, else from scratch. What is
+    damaged and newer is set aside.
+    """
+    if jax.process_index() == 0:
+        for line in checkpoint.set_damaged_aside(workdir):
+            print(line, flush=True)
+    multihost_utils.sync_global_devices("damaged checkpoints are aside")
+    start = workdirs.check_start(experiment, workdir, parts.data)
+    if jax.process_index() == 0:
+        workdirs.describe(experiment, workdir, parts.tokenizer)
+    if start:
+        state = checkpoint.restore(workdir, start, parts.abstract)
+        assert int(state.step) == start
+        return start, state, f"step {start} of {workdir}"
+    if experiment.train.init_from:
+        state = _init_from_hf(experiment, parts.abstract)
+        return 0, state, experiment.train.init_from
+    return 0, jit_init(experiment, parts.mesh)(), "scratch"
 
 
 def _draw(workdir: epath.Path) -> None:

@@ -86,7 +86,7 @@ def test_evaluation_takes_a_microbatch_at_a_time(tiny_shards, tmp_path, monkeypa
     def spy(data, batch_size, max_windows):
         raise ValueError(f"{batch_size} at a time")
 
-    monkeypatch.setattr("polyglot_jax.train.open_held_outs", spy)
+    monkeypatch.setattr("polyglot_jax.preflight.open_held_outs", spy)
     with pytest.raises(ValueError, match=f"^{24 // 3} at a time"):
         train(experiment(tiny_shards, "train.accumulation=3"), epath.Path(tmp_path / "run"), 1)
 
