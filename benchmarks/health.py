@@ -1,11 +1,14 @@
 """What health monitoring costs a training step, measured in pairs.
 
     python -m benchmarks.health --experiment=ko_tiny
+    python -m benchmarks.health --experiment=ko_1p3b --topology=v5e:16x16   # in `make plan-env`
 
 Two compiled steps take turns on the same batch in one process: ours, and the same without the
 guard. Processor time is compared beside the clock, since on a machine that others use too only the
 former is the step's own. What happens every n steps (comparing replicas, the probe, the host's
-share) is timed alone and divided by its interval. Appends to benchmarks/RESULTS.md.
+share) is timed alone and divided by its interval. With --topology nothing runs: the two steps are
+compiled for hardware that is not here, and the compiler's accounts of them are compared. Appends
+to benchmarks/RESULTS.md.
 """
 
 import os
@@ -28,6 +31,8 @@ from polyglot_jax.config import Experiment, load_experiment
 from polyglot_jax.health import guard, replicas
 from polyglot_jax.health.monitor import GUARD, Monitor
 from polyglot_jax.metrics import RunLog
+from polyglot_jax.plan.compiled import compile_step
+from polyglot_jax.plan.hardware import open_topology
 
 Times = dict[str, list[tuple[float, float]]]  # seconds by the clock, seconds of the processor
 
@@ -38,10 +43,14 @@ def timed(run: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - clock, time.process_time() - processor
 
 
+def unguarded() -> Any:
+    """Returns the context in which steps are traced without the guard."""
+    return mock.patch.object(guard, "judge", lambda g, *args, **kwargs: (True, g))
+
+
 def pairs(experiment: Experiment, rounds: int) -> Times:
     """Returns the times of single steps with the guard and without, taken in turns."""
     mesh = meshes.make_mesh(experiment.mesh)
-    unguarded = mock.patch.object(guard, "judge", lambda g, *args, **kwargs: (True, g))
     with jax.set_mesh(mesh):
         batch = meshes.put_batch(
             mesh, workload.random_batch(experiment), experiment.train.batch_size
@@ -56,7 +65,7 @@ def pairs(experiment: Experiment, rounds: int) -> Times:
             return metrics
 
         once("guarded")
-        with unguarded:
+        with unguarded():
             once("unguarded")  # traced here, and never again
         times: Times = {side: [] for side in states}
         for i in range(rounds):
@@ -128,16 +137,34 @@ def report(experiment: Experiment, times: Times, compare_s: float, host_s: float
     )
 
 
+def accounts(experiment: Experiment, topology: str) -> str:
+    """Returns the Markdown of both steps by the compiler's account, which counts loops once."""
+    mesh = meshes.make_mesh(experiment.mesh, open_topology(topology).devices)
+    compiled = {"guarded": compile_step(experiment, mesh)[0]}
+    with unguarded():
+        compiled["unguarded"] = compile_step(experiment, mesh)[0]
+    rows = []
+    for side, program in compiled.items():
+        cost, memory = program.cost_analysis() or {}, program.memory_analysis()
+        counts = (*map(cost.get, ("flops", "bytes accessed")), memory.temp_size_in_bytes)
+        rows.append([side, *(n and f"{n:,.0f}" for n in counts)])
+    return record.table(["step", "FLOPs", "bytes accessed", "bytes of temporaries"], rows)
+
+
 def main() -> None:
     values = flags.FLAGS
-    experiment = load_experiment(values.experiment)
+    experiment = load_experiment(values.experiment, values.set)
     load_before = os.getloadavg()[0]
-    times = pairs(experiment, values.rounds)
-    body = report(experiment, times, comparison(experiment, 9), host(experiment, 1000))
+    if values.topology:
+        body = accounts(experiment, values.topology)
+    else:
+        times = pairs(experiment, values.rounds)
+        body = report(experiment, times, comparison(experiment, 9), host(experiment, 1000))
     print(body)
-    versions = record.versions("jax", "jaxlib")
+    versions = record.versions("jax", "jaxlib", "libtpu")
+    where = f"compiled for {values.topology}, " if values.topology else ""
     section = record.section(
-        f"Health monitoring, {values.experiment}, {record.now()}",
+        f"Health monitoring, {values.experiment}, {where}{record.now()}",
         {
             "command": f"`{record.command('benchmarks.health')}`",
             "commit": record.commit(),
@@ -152,5 +179,7 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("experiment", "ko_tiny", "Experiment whose step is measured.")
+    flags.DEFINE_multi_string("set", [], "Override a.b=value of the experiment; repeatable.")
+    flags.DEFINE_string("topology", None, "Compile for this hardware instead: v5e:16x16, h100:1x8.")
     flags.DEFINE_integer("rounds", 31, "Pairs of steps.", lower_bound=4)
     cli.run(main)
