@@ -26,7 +26,7 @@ from absl import flags
 from eval.cache import Cache, generate_all, score_all
 from eval.models import load
 from eval.request import Model, Request
-from polyglot_jax import cli, report
+from polyglot_jax import cli, files
 
 try:
     from lm_eval import evaluator, utils
@@ -61,7 +61,7 @@ def main() -> None:
     if results.get("groups"):
         print(utils.make_table(results, "groups"))
     text = json.dumps(results, indent=1, ensure_ascii=False, default=str)
-    print(f"wrote {report.write(output / 'lm_eval.json', text)}")
+    print(f"wrote {files.write(output / 'lm_eval.json', text)}")
 
 
 def check_known(names: Sequence[str], manager: Any) -> None:

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from eval import figures, published, tables
 from eval.results import Result, read_all, to_csv
-from polyglot_jax import report
+from polyglot_jax import files, report
 
 
 def write(output: epath.Path) -> epath.Path:
@@ -24,9 +24,9 @@ def write(output: epath.Path) -> epath.Path:
     results = read_all(output)
     if not results:
         raise ValueError(f"no results in {output}: measure first, with --model and --tasks")
-    report.write(output / "results.csv", to_csv(results))
-    report.write(output / "results.md", tables.markdown(results))
-    return report.write(output / "index.html", html(results))
+    files.write(output / "results.csv", to_csv(results))
+    files.write(output / "results.md", tables.markdown(results))
+    return files.write(output / "index.html", html(results))
 
 
 def html(results: Sequence[Result]) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 from etils import epath
 
-from polyglot_jax import report
+from polyglot_jax import files
 
 FORMAT_VERSION = 1
 PLACES = ("results/*/*.json", "*/*.json", "*.json")
@@ -114,7 +114,7 @@ def path_of(output: epath.Path, key: Key, model: ModelInfo) -> epath.Path:
 def save(path: epath.Path, result: Result) -> None:
     """Writes a result; it is whole or absent. Raises OSError if it cannot."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    report.write(path, json.dumps(dataclasses.asdict(result), ensure_ascii=False, indent=1) + "\n")
+    files.write(path, json.dumps(dataclasses.asdict(result), ensure_ascii=False, indent=1) + "\n")
 
 
 def read(path: epath.Path) -> Result:

@@ -25,6 +25,7 @@ from etils import epath
 from polyglot_jax import (
     array_slices,
     cli,
+    files,
     integrity,
     provenance,
     selection,
@@ -84,7 +85,7 @@ def _seal_unnamed(directory: epath.Path) -> None:
     numbered = (path for path in directory.iterdir() if path.name.split(".")[0].isdecimal())
     steps = [path for path in numbered if path.is_dir()]
     unnamed = [path for path in steps if not (path / "commit_success.txt").exists()]
-    integrity.seal(max(unnamed, key=lambda path: path.stat().mtime))
+    integrity.seal(max(unnamed, key=lambda path: files.stat(path).mtime))
 
 
 def save(manager: ocp.CheckpointManager, state: Any, metadata: dict[str, Any]) -> None:

@@ -9,14 +9,12 @@ longer vocabulary in `extend`. A model is never whole in memory (`array_slices`)
 under its name only when it is whole.
 """
 
-import contextlib
 import ctypes
 import dataclasses
 import json
 import os
 import re
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,16 @@ import numpy as np
 from absl import flags
 from etils import epath
 
-from polyglot_jax import checkpoint, cli, extend, hf_config, hf_weights, provenance, selection
+from polyglot_jax import (
+    checkpoint,
+    cli,
+    extend,
+    files,
+    hf_config,
+    hf_weights,
+    provenance,
+    selection,
+)
 from polyglot_jax.config import NeoxConfig, model_from_dict
 from polyglot_jax.model_card import model_card
 from polyglot_jax.tensor_files import DTYPES
@@ -42,7 +49,7 @@ def main() -> None:
             "give --to=hf --checkpoint=WORKDIR, or --to=orbax --hf=DIR, or --to=hf --hf=DIR with "
             "--new_tokens, --special_token or --chat_template"
         )
-    _check_free(values.output)  # before minutes of reading
+    files.check_new(values.output)  # before minutes of reading
     _give_memory_back()
     if values.to == "orbax":
         _to_orbax(values.hf, values.output, values.dtype)
@@ -68,7 +75,7 @@ def _to_orbax(hf: str, output: str, dtype: str) -> None:
     tokenizer = epath.Path(hf) / "tokenizer.json"
     _check_fits(_read_tokenizer(tokenizer), model, tokenizer)
     params = hf_weights.open_weights(_local(hf), model, dtype)
-    with new_directory(output) as directory:
+    with files.new_directory(output) as directory:
         checkpoint.save_params(directory, model, params)
         tokenizer.copy(directory / "tokenizer.json")
 
@@ -227,7 +234,7 @@ def save_hf(
         model = dataclasses.replace(model, vocab_size=vocab_size)
     ids = hf_config.token_ids(json.loads(tokenizer_json), str(tokenizer))
     end_of_text = ids[END_OF_TEXT]
-    with new_directory(directory) as new:
+    with files.new_directory(directory) as new:
         hf_weights.write_weights(new, model, params, dtype)
         for name, content in {
             "config.json": hf_config.config_to_hf(model, dtype, end_of_text),
@@ -242,50 +249,12 @@ def save_hf(
         (new / "README.md").write_text(card, encoding="utf-8")
 
 
-@contextlib.contextmanager
-def new_directory(directory: epath.PathLike) -> Iterator[Path]:
-    """Gives a temporary directory that gets its name when the block ends well.
-
-    What a killed process left of the same name is removed first.
-
-    Raises:
-      ValueError: the name is taken, or is not of this file system.
-    """
-    final = _check_free(directory)
-    temporary = final.with_name(f".{final.name}.tmp")
-    if temporary.exists():
-        shutil.rmtree(temporary)
-    temporary.mkdir(parents=True)
-    try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
-        temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary)
-        raise
-
-
-def _check_free(directory: epath.PathLike) -> Path:
-    if "://" in os.fspath(directory):
-        raise ValueError(
-            f"{directory}: converted to local directories only, since a bucket cannot rename one "
-            "when it is whole; copy it there afterwards"
-        )
-    path = Path(directory).absolute()
-    if path.exists():
-        raise ValueError(f"{directory} exists; name a new directory or delete it first")
-    return path
-
-
 def _is_workdir(path: epath.Path) -> bool:
     return (path / "checkpoints").is_dir()
 
 
 def _local(directory: epath.PathLike) -> Path:
-    if "://" in os.fspath(directory):
+    if files.is_remote(directory):
         raise ValueError(
             f"{directory}: directories of transformers are read locally only, since safetensors "
             "maps their files; copy it"

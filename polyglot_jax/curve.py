@@ -2,7 +2,7 @@
 
 from etils import epath
 
-from polyglot_jax import report
+from polyglot_jax import files, report
 from polyglot_jax.metrics import read_metrics
 
 EVENTS = {  # drawn as lines, by what records them
@@ -53,4 +53,4 @@ def plot_run(workdir: epath.PathLike) -> epath.Path:
         axes[-1].legend(loc="upper right", ncols=3)
         axes[-1].set_ylim(0, 1)
     axes[-1].set_xlabel("step")
-    return report.write(epath.Path(workdir) / "curve.png", report.png(drawn))
+    return files.write(epath.Path(workdir) / "curve.png", report.png(drawn))

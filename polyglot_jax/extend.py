@@ -24,7 +24,7 @@ from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from tokenizers import Tokenizer, pre_tokenizers
 
-from polyglot_jax import cli
+from polyglot_jax import cli, files
 from polyglot_jax.data.documents import check_lossless, token_table, tokenizer_for_documents
 
 ROWS = 128  # the rows of a model's vocabulary are a multiple of this, as GPT-NeoX pads them
@@ -275,9 +275,7 @@ def main() -> None:
         skip_unusable=(values.new_tokens or "").endswith(".json"),
         most_ids=values.vocab_size,
     )
-    temporary = output.with_name(f".{output.name}.tmp")
-    temporary.write_bytes(extension.tokenizer_json)
-    temporary.replace(output)
+    files.write(output, extension.tokenizer_json)
     print(f"{output}: {extension.summary()}")
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 from etils import epath
 
+from polyglot_jax import files
+
 FILE = "digests.json"
 ITEMS = ("state", "metadata")  # of a step; what Orbax keeps beside them changes as it commits
 _NAME = re.compile(rf"({'|'.join(ITEMS)})(/[A-Za-z0-9_.-]{{1,200}}){{1,9}}")
@@ -34,12 +36,7 @@ def seal(step_dir: epath.Path) -> None:
     names = _files(step_dir)
     with ThreadPoolExecutor(16) as pool:
         entries = dict(zip(names, pool.map(lambda n: _entry(step_dir / n), names), strict=True))
-    path = step_dir / FILE
-    with path.open("wb") as file:
-        file.write(json.dumps({"files": entries}, indent=1).encode())
-        if not _is_remote(path):
-            file.flush()
-            os.fsync(file.fileno())
+    files.write(step_dir / FILE, json.dumps({"files": entries}, indent=1))
 
 
 def damage(step_dir: epath.Path, *, digests: bool = False) -> str | None:
@@ -153,12 +150,12 @@ def _files(step_dir: epath.Path) -> list[str]:
 
 
 def _entry(path: epath.Path) -> dict[str, Any]:
-    return {"bytes": _size(path), "sha256": None if _is_remote(path) else _sha256(path)}
+    return {"bytes": _size(path), "sha256": None if files.is_remote(path) else _sha256(path)}
 
 
 def _size(path: epath.Path) -> int | None:
     try:
-        return path.stat().length
+        return files.stat(path).length
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -166,7 +163,3 @@ def _size(path: epath.Path) -> int | None:
 def _sha256(path: epath.Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _is_remote(path: epath.Path) -> bool:
-    return "://" in os.fspath(path)

@@ -21,6 +21,8 @@ import jax
 import tensorstore as ts
 from etils import epath
 
+from polyglot_jax import files
+
 FILE = "lock"
 BEAT = 20.0  # seconds between two signs of life
 SILENCE = 90.0  # seconds without one after which an owner counts as dead
@@ -39,7 +41,7 @@ def only_trainer(workdir: epath.Path) -> Iterator[Callable[[], None]]:
     """
     if jax.process_index() != 0:
         yield lambda: None
-    elif "://" in os.fspath(workdir):
+    elif files.is_remote(workdir):
         with _in_store(ts.KvStore.open(f"{workdir}/").result(), workdir) as still_ours:
             yield still_ours
     else:

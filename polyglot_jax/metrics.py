@@ -14,7 +14,7 @@ import jax
 from etils import epath
 from tqdm import tqdm
 
-from polyglot_jax import distributed
+from polyglot_jax import distributed, files
 from polyglot_jax.devices import peak_flops
 
 
@@ -55,12 +55,10 @@ class RunLog:
             return
         self._path = path
         self._lines = [line + "\n" for line in kept]
-        rewritten = path.with_name("metrics.jsonl.tmp")
-        rewritten.write_text("".join(self._lines))
-        rewritten.replace(path)
+        files.write(path, *self._lines)
         from polyglot_jax.board import Board  # loads torch where there is one: readers need not
 
-        self._jsonl = None if _is_remote(path) else path.open("a")
+        self._jsonl = None if files.is_remote(path) else path.open("a")
         self._board = Board(workdir / "tensorboard", purge_step=start_step + 1)
         self._bar = tqdm(
             total=end_step, initial=start_step, unit="step", disable=None, dynamic_ncols=True
@@ -186,10 +184,6 @@ def read_metrics(workdir: epath.PathLike) -> list[dict[str, float]]:
     if not path.exists():
         raise ValueError(f"no {path}: is it the --workdir of a training run?")
     return [_record(line, f"{path}, line {i}") for i, line in enumerate(_lines(path), 1)]
-
-
-def _is_remote(path: epath.Path) -> bool:
-    return "://" in os.fspath(path)
 
 
 def _lines(path: epath.Path) -> list[str]:

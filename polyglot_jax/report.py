@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from etils import epath
 from fontTools import subset
 from markupsafe import Markup
 from matplotlib import font_manager
@@ -139,14 +138,6 @@ def _font_face(text: str) -> Markup:
     return Markup(
         '@font-face {{ font-family: "Nanum page"; src: url(data:font/woff;base64,{}); }}'
     ).format(base64.b64encode(woff.getvalue()).decode())
-
-
-def write(path: epath.PathLike, content: str | bytes) -> epath.Path:
-    """Writes a file under another name and then renames it: it is whole or absent."""
-    path = epath.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    return temporary.replace(path)
 
 
 def png(drawn: Figure) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 from etils import epath
 
+from polyglot_jax import files
 from polyglot_jax.metrics import read_metrics
 
 BEST, NEWEST = "best", "newest"  # names that are no tags
@@ -114,10 +115,8 @@ def tag(workdir: epath.PathLike, name: str, step: int) -> None:
     """
     if not name.isidentifier() or name in (BEST, NEWEST):
         raise ValueError(f"{name!r} cannot be a tag: letters, digits and _, and not best or newest")
-    from polyglot_jax import report  # matplotlib, which no reader of a checkpoint needs
-
     tags = read_tags(workdir) | {name: step}
-    report.write(epath.Path(workdir) / "tags.json", json.dumps(tags, indent=2) + "\n")
+    files.write(epath.Path(workdir) / "tags.json", json.dumps(tags, indent=2), "\n")
 
 
 def names_of(
@@ -190,7 +189,7 @@ def draw(workdir: epath.PathLike, names: Mapping[int, Sequence[str]]) -> epath.P
     axis.set_xlabel("step")
     axis.grid(alpha=0.3)
     axis.legend()
-    return report.write(epath.Path(workdir) / "checkpoints.png", report.png(drawn))
+    return files.write(epath.Path(workdir) / "checkpoints.png", report.png(drawn))
 
 
 def _has_record(workdir: epath.PathLike) -> bool:

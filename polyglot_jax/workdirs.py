@@ -5,7 +5,7 @@ import json
 
 from etils import epath
 
-from polyglot_jax import checkpoint, distributed, provenance
+from polyglot_jax import checkpoint, distributed, files, provenance
 from polyglot_jax.config import Experiment, from_dict, to_dict
 from polyglot_jax.data.mixture import Mixture
 from polyglot_jax.data.resume import check_same
@@ -86,9 +86,7 @@ def describe(experiment: Experiment, workdir: epath.Path, tokenizer: epath.Path)
         ("config.json", json.dumps(description, indent=2).encode()),
         ("tokenizer.json", tokenizer.read_bytes()),
     ):
-        temporary = workdir / f"{name}.tmp"
         try:
-            temporary.write_bytes(content)
-            temporary.replace(workdir / name)
+            files.write(workdir / name, content)
         except OSError as error:
             raise OSError(f"cannot write {workdir / name}: {error}") from error

@@ -192,14 +192,6 @@ def test_the_tokenizer_is_checked_before_a_checkpoint_is_restored(tmp_path, cont
     assert "tokenizer.json" in done.stderr
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path):
-    (tmp_path / ".model.tmp").mkdir()
-    (tmp_path / ".model.tmp" / "half").touch()
-    with convert.new_directory(tmp_path / "model") as new:
-        (new / "whole").touch()
-    assert [path.name for path in tmp_path.rglob("*")] == ["model", "whole"]
-
-
 def test_another_tokenizer_is_refused(tmp_path, tokenizer_json, params):
     small = tiny(vocab_size=256)
     with pytest.raises(ValueError, match=r"ids up to 302, but the model only 256"):

@@ -67,7 +67,7 @@ def test_resuming_drops_what_is_no_record(tmp_path, line):
 
 def test_a_bucket_gets_the_whole_record_at_each_flush(tmp_path, monkeypatch):
     """It cannot append: what opens an object for that overwrites it."""
-    monkeypatch.setattr(metrics, "_is_remote", lambda path: True)
+    monkeypatch.setattr(metrics.files, "is_remote", lambda path: True)
     record(tmp_path, [1, 2])
     with open_log(tmp_path, start_step=2) as log:
         log.train(3, VALUES, {"ko": 1.0})

@@ -4,7 +4,6 @@ import base64
 import io
 import re
 import warnings
-from pathlib import Path
 
 import pytest
 from fontTools.ttLib import TTFont
@@ -52,11 +51,3 @@ def test_plots_show_korean_without_a_missing_glyph() -> None:
         html = report.image(drawn, "그림")
     assert 'alt="그림"' in html
     assert "data:image/png;base64,iVBOR" in html
-
-
-def test_a_written_file_replaces_the_old_one_whole(tmp_path: Path) -> None:
-    path = tmp_path / "report.html"
-    path.write_text("old")
-    report.write(path, "새것")
-    assert path.read_text(encoding="utf-8") == "새것"
-    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

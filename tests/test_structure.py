@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "experiments": ("polyglot_jax.config",),
     "tokenizer": (
         "tokenizer",
-        *(f"polyglot_jax.{name}" for name in ("corpus", "cli", "pool", "tokens", "report")),
+        *(f"polyglot_jax.{n}" for n in ("cli", "corpus", "files", "pool", "report", "tokens")),
         "polyglot_jax.data.documents",
     ),
     "eval": ("eval", "polyglot_jax"),

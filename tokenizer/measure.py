@@ -21,7 +21,7 @@ from etils import epath
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
-from polyglot_jax import cli, report
+from polyglot_jax import cli, files
 from polyglot_jax.corpus import readers
 from polyglot_jax.data.documents import token_table
 from polyglot_jax.tokens import PLACEHOLDERS
@@ -63,13 +63,13 @@ def load(paths: Sequence[str]) -> list[Subject]:
     Raises:
       ValueError: one cannot be read, or is no byte-level BPE.
     """
-    files = [_file(path) for path in paths]
-    names = [file.parent.name if file.name == "tokenizer.json" else file.stem for file in files]
+    found = [_file(path) for path in paths]
+    names = [file.parent.name if file.name == "tokenizer.json" else file.stem for file in found]
     if len(set(names)) < len(names):
-        names = list(map(str, files))
+        names = list(map(str, found))
     if len(set(names)) < len(names):
         raise ValueError(f"--tokenizer names one file twice: {', '.join(names)}")
-    return [_load_one(name, file) for name, file in zip(names, files, strict=True)]
+    return [_load_one(name, file) for name, file in zip(names, found, strict=True)]
 
 
 def _file(path: str) -> epath.Path:
@@ -238,7 +238,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)  # a place that cannot be written to is found first
     segmenter = values.segmenter
     measured, used = measure(subjects, _documents(values.input), gold, segmenter=segmenter)
-    report.write(output / "measure.json", json.dumps(measured, indent=2, ensure_ascii=False) + "\n")
+    files.write(output / "measure.json", json.dumps(measured, indent=2, ensure_ascii=False) + "\n")
     examples = [
         (
             text,
@@ -247,7 +247,7 @@ def main() -> None:
         )
         for text in measure_page.EXAMPLES
     ]
-    page = report.write(output / "measure.html", measure_page.page(measured, used, examples))
+    page = files.write(output / "measure.html", measure_page.page(measured, used, examples))
     print(measure_page.terminal_table(measured))
     for result in measured["tokenizers"]:
         for failure in result["failures"]:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from etils import epath
 
+from polyglot_jax import files
+
 SMALL = 2**20  # bytes
 
 
@@ -13,13 +15,13 @@ def of_hf(directory: Path) -> str:
     """Returns 16 hex digits of the SHA-256 of an HF directory: names and whole contents of the
     files that hold weights, configuration and tokenizer (which may be merges.txt or *.model)."""
     patterns = ("*.safetensors", "*.json", "*.txt", "*.model")
-    files = [path for pattern in patterns for path in directory.glob(pattern)]
+    found = [path for pattern in patterns for path in directory.glob(pattern)]
 
     def read(path: Path) -> bytes:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
 
-    return _digest((path.name, read(path)) for path in sorted(files))
+    return _digest((path.name, read(path)) for path in sorted(found))
 
 
 def of_checkpoint(workdir: epath.Path, step: int) -> str:
@@ -30,15 +32,15 @@ def of_checkpoint(workdir: epath.Path, step: int) -> str:
     checkpoint that is written a second time has another one.
     """
     directory = workdir / "checkpoints" / str(step)
-    files = [*sorted(_files(directory)), workdir / "tokenizer.json"]
+    found = [*sorted(_files(directory)), workdir / "tokenizer.json"]
 
     def contents(path: epath.Path) -> bytes:
-        size = path.stat().length
+        size = files.stat(path).length
         is_whole = size <= SMALL or path.name == "tokenizer.json"
         return path.read_bytes() if is_whole else str(size).encode()
 
     return _digest(
-        (str(path.relative_to(workdir)), hashlib.sha256(contents(path)).digest()) for path in files
+        (str(path.relative_to(workdir)), hashlib.sha256(contents(path)).digest()) for path in found
     )
 
 

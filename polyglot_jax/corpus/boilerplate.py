@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from polyglot_jax import files
 from polyglot_jax.corpus import dedup, records, rules
 from polyglot_jax.corpus.characters import collapse_empty_lines
 from polyglot_jax.corpus.plan import Job
@@ -142,7 +143,7 @@ def _strip(job: Job, units: Sequence[str], unit: int, buckets: int) -> dict[str,
         if why:
             stats.drop(source, id_, why[0], new)
         changed.append((doc, None if why else new))
-    with records.writing(job.path("strip", f"{name}.parquet")) as file:
+    with files.writing(job.path("strip", f"{name}.parquet")) as file:
         columns = list(zip(*changed, strict=True)) or [(), ()]
         arrays = [pa.array(c, f.type) for c, f in zip(columns, STRIPPED, strict=True)]
         pq.write_table(pa.Table.from_arrays(arrays, schema=STRIPPED), file, compression="lz4")

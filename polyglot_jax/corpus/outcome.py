@@ -8,7 +8,8 @@ from typing import Any
 
 from etils import epath
 
-from polyglot_jax.corpus import boilerplate, records, stats
+from polyglot_jax import files
+from polyglot_jax.corpus import boilerplate, stats
 from polyglot_jax.corpus.plan import Job
 
 DISCARDED = "discarded"  # a file in a work directory that is being removed
@@ -42,7 +43,7 @@ def finished(out: epath.Path, fingerprint: str) -> dict[str, Any] | None:
         )
     for part in report["parts"]:
         file = out / part["file"]
-        if not file.exists() or file.stat().length != part["file_bytes"]:
+        if not file.exists() or files.stat(file).length != part["file_bytes"]:
             raise ValueError(f"{file} is not as it was written; remove {out} and run again")
     return report
 
@@ -113,7 +114,7 @@ def write_report(
             file.unlink()  # of a task that was killed
     report_page.write(report, output)
     text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    with records.writing(output / "report.json") as file:
+    with files.writing(output / "report.json") as file:
         file.write(text.encode())
     return json.loads(text)
 
@@ -170,7 +171,7 @@ def _rejects(job: Job) -> list[dict[str, Any]]:
     """Moves the rejects into the output, and returns the first."""
     folder = job.path("output", "rejects")
     for file in sorted(job.path("rejects").glob("rejects-*.jsonl")):
-        if file.stat().length:
+        if files.stat(file).length:
             folder.mkdir(parents=True, exist_ok=True)
             file.rename(folder / file.name)
     first: list[dict[str, Any]] = []

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyglot_jax import pool
+from polyglot_jax import files, pool
 from polyglot_jax.corpus import contamination, records
 from polyglot_jax.corpus.plan import Job
 from polyglot_jax.corpus.stats import EXAMPLES, Stats, document_key, to_json
@@ -80,7 +80,7 @@ def _write(job: Job, units: Sequence[str], unit: int, rounds: Rounds) -> dict[st
             if name not in parts:
                 path = job.path("output", name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(records.writing(path))
+                file = stack.enter_context(files.writing(path))
                 writer = stack.enter_context(pq.ParquetWriter(file, SCHEMA, compression="zstd"))
                 parts[name] = _Part(writer, file)
             _add(parts[name], survivor, held_out is not None)

@@ -22,7 +22,7 @@ from typing import Any
 
 from etils import epath
 
-from polyglot_jax import pool
+from polyglot_jax import files, pool
 from polyglot_jax.corpus import (
     boilerplate,
     contamination,
@@ -120,7 +120,7 @@ def _done(work: epath.Path, out: epath.Path, fingerprint: str) -> dict[str, Any]
         except ValueError:
             outcome.discard(work)
             raise
-        with records.writing(path) as file:
+        with files.writing(path) as file:
             file.write(fingerprint.encode())
         return done
     if path.read_text() != fingerprint:
@@ -214,7 +214,7 @@ def _check(
         names = ", ".join(one.file for one in inputs[:3])
         line = f"no document in {names}"
         for file in sorted(job.path("rejects").glob("*.jsonl")):
-            if file.stat().length:
+            if files.stat(file).length:
                 with file.open("r", encoding="utf-8") as lines:
                     line += f"; the first reject: {next(iter(lines)).strip()}"
                 break

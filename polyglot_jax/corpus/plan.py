@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 from etils import epath
 
+from polyglot_jax import files
 from polyglot_jax.corpus import readers, records, rules, tables
 from polyglot_jax.corpus.sources import Input
 
@@ -78,7 +79,7 @@ def unit_bytes(inputs: list[Input]) -> int:
     for one in inputs:
         with contextlib.suppress(OSError):  # the reader will say so among the rejects
             packed = _PACKED if one.file.endswith((".gz", ".zst")) else 1
-            total += epath.Path(one.file).stat().length * packed
+            total += files.stat(one.file).length * packed
     least, most = UNIT_BYTES
     return min(max(total // _UNITS, least), most)
 
@@ -106,7 +107,7 @@ def scan(job: Job, index: int, inputs: tuple[Input, ...]) -> None:
 
 def _version(file: str) -> list[float] | None:
     try:
-        stat = epath.Path(file).stat()
+        stat = files.stat(file)
     except OSError:
         return None
     return [stat.length, stat.mtime]

@@ -7,51 +7,20 @@ needs no shuffle and only its own memory.
 """
 
 import json
-import os
-import shutil
-import tempfile
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import IO, Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from etils import epath
+
+from polyglot_jax import files
 
 HASH_GROUPS = 4096  # a bucket is a power of two of them: as many buckets as the corpus needs
 BUCKET_RECORDS = 1 << 21  # held at a time, with about 60 bytes of work space each
 
 
-@contextmanager
-def writing(path: epath.Path) -> Iterator[IO[bytes]]:
-    """Opens a file for writing that is whole and durable, or not there.
-
-    A task may run twice at once (after a node was lost from sight), so the temporary is its own.
-    """
-    if "://" in str(path):
-        with tempfile.TemporaryFile() as file:  # an object appears only once it is sent whole
-            yield cast(IO[bytes], file)
-            file.seek(0)
-            with path.open("wb") as target:
-                shutil.copyfileobj(file, target, 1 << 20)
-        return
-    temporary = f"{path.parent}/.{path.name}.{uuid.uuid4().hex}"
-    try:
-        with open(temporary, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        # It may be what filled the disk.
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
-
-
 def write_json(path: epath.Path, value: Any) -> None:
-    with writing(path) as file:
-        file.write((json.dumps(value, ensure_ascii=False) + "\n").encode())
+    files.write(path, json.dumps(value, ensure_ascii=False), "\n")
 
 
 def once(path: epath.Path, task: Callable[[], dict[str, Any]]) -> None:
@@ -64,7 +33,7 @@ def write(path: epath.Path, records: np.ndarray, group: np.ndarray, groups: int)
     """Writes records sorted by `group`, an integer below `groups` for each."""
     offsets = np.zeros(groups + 1, "<u8")
     np.cumsum(np.bincount(group, minlength=groups), out=offsets[1:])
-    with writing(path) as file:
+    with files.writing(path) as file:
         file.write(np.array([groups], "<u8").tobytes())
         file.write(offsets.tobytes())
         file.write(records.tobytes())

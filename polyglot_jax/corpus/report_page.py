@@ -7,6 +7,7 @@ from typing import Any
 from etils import epath
 from markupsafe import Markup
 
+from polyglot_jax import files
 from polyglot_jax import report as pages
 from polyglot_jax.corpus import difference, pii, rules, stats
 from polyglot_jax.corpus.report_plots import by_size, draw_fates, draw_lengths, drop_names
@@ -93,7 +94,7 @@ def write(report: dict[str, Any], directory: epath.PathLike) -> None:
         _original(found),
         _options(report.get("options", {})),
     ]
-    pages.write(epath.Path(directory) / "report.html", pages.page("Corpus report", *parts))
+    files.write(epath.Path(directory) / "report.html", pages.page("Corpus report", *parts))
 
 
 def _summary(found: Stats, total: Source) -> Markup:

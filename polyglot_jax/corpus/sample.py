@@ -8,7 +8,6 @@ read as a zip file and never installed.
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from absl import flags
 
-from polyglot_jax import cli
+from polyglot_jax import cli, files
 
 PACKAGE = "portone-mcp-server==0.12.1"
 WHEEL_SHA256 = "0d083c49afa16031c3fd7e77aff6de96c2f71134273c5600f67ce7c381b4a522"
@@ -38,10 +37,8 @@ def write(output: Path) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         lines = list(jsonl_lines(download(folder)))
-    temporary = output.with_name(f".{output.name}.tmp")
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text("".join(lines), encoding="utf-8")
-    os.replace(temporary, output)
+    files.write(output, *lines)
     print(f"{output}: {len(lines)} documents of {PACKAGE}")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from polyglot_jax import pool
+from polyglot_jax import files, pool
 from polyglot_jax.corpus import dedup, kinds, plan, readers, records, rules
 from polyglot_jax.corpus.boilerplate import LINE, line_hashes
 from polyglot_jax.corpus.plan import Chunk, Job
@@ -53,7 +53,7 @@ def clean_chunk(job: Job, chunk: Chunk, max_rejects: int | None = None) -> None:
 def _clean(job: Job, chunk: Chunk, max_rejects: int | None) -> dict[str, Any]:
     stats = Stats()
     units: list[dict[str, Any]] = []
-    with records.writing(job.path("rejects", f"rejects-{chunk.index:05d}.jsonl")) as rejects:
+    with files.writing(job.path("rejects", f"rejects-{chunk.index:05d}.jsonl")) as rejects:
         rows = _rows(job, chunk, stats, rejects, max_rejects)
         while (row := next(rows, None)) is not None:
             name = f"{chunk.index:05d}-{len(units):03d}"
@@ -116,7 +116,7 @@ def _write_unit(job: Job, name: str, rows: Iterator[Row]) -> dict[str, Any]:
     line_docs, line_sources = array.array("I"), array.array("I")
     size = held = num = 0
     batch: list[Row] = []
-    with records.writing(job.path("clean", f"{name}.parquet")) as file, ExitStack() as stack:
+    with files.writing(job.path("clean", f"{name}.parquet")) as file, ExitStack() as stack:
         writer = stack.enter_context(pq.ParquetWriter(file, CLEAN, compression="lz4"))
         for row in rows:
             text, source = row[:2]

@@ -16,7 +16,7 @@ from typing import Any
 from absl import flags
 from etils import epath
 
-from polyglot_jax import cli, pool
+from polyglot_jax import cli, files, pool
 from polyglot_jax.corpus import readers
 from polyglot_jax.data import documents, spill
 from polyglot_jax.data.manifest import (
@@ -24,7 +24,6 @@ from polyglot_jax.data.manifest import (
     Manifest,
     Shard,
     dtype_for,
-    write_atomically,
     write_manifest,
 )
 from polyglot_jax.data.shards import open_split, read_token_bytes, write_token_bytes
@@ -64,7 +63,7 @@ def encode(
     _check(shard_tokens > 0, f"shard_tokens={shard_tokens}: must be above 0")
     _check(0 <= seed < 2**64, f"seed={seed}: must fit 64 bits")
     _check(bool(source), "source: must not be empty")
-    files = readers.find_files(input_path)
+    inputs = readers.find_files(input_path)
     tokenizer_json = epath.Path(tokenizer).read_bytes()
     fit = documents.tokenizer_for_documents(tokenizer_json, tokenizer)
     separator = fit.get_vocab()[END_OF_TEXT]
@@ -77,11 +76,11 @@ def encode(
         "held_out_fraction": held_out_fraction,
         "seed": seed,
         "shard_tokens": shard_tokens,
-        "files": [file.name for file in files],
+        "files": [file.name for file in inputs],
     }
     root = epath.Path(output)
     record, work = root / "encode.json", root / "_work"
-    _guard(root, record, settings | {"inputs": [spill.version(file) for file in files]})
+    _guard(root, record, settings | {"inputs": [spill.version(file) for file in inputs]})
     if record.exists() and all((root / split / "manifest.json").exists() for split in SPLITS):
         for split in SPLITS:
             open_split(root / split)
@@ -91,7 +90,7 @@ def encode(
         return
 
     job = spill.Job(
-        files=tuple(map(str, files)),
+        files=tuple(map(str, inputs)),
         tokenizer=tokenizer,
         output=output,
         seed=seed,
@@ -102,9 +101,9 @@ def encode(
     if not record.exists():
         _write_record(record, settings)  # first: a _work without it is not ours to delete
     work.mkdir(exist_ok=True)
-    with pool.workers(processes, tasks=len(files)) as run:
-        run("tokenising", spill.spill_file, [(job, i) for i in range(len(files))])
-        counts = [json.loads(job.file_ok(i).read_text()) for i in range(len(files))]
+    with pool.workers(processes, tasks=len(inputs)) as run:
+        run("tokenising", spill.spill_file, [(job, i) for i in range(len(inputs))])
+        counts = [json.loads(job.file_ok(i).read_text()) for i in range(len(inputs))]
         tokens = {split: sum(count[split] for count in counts) for split in SPLITS}
         if not all(tokens.values()):
             _remove(work)
@@ -117,7 +116,7 @@ def encode(
         tasks = [(job, split, i, n) for split, n in num_shards.items() for i in range(n)]
         run("writing shards", spill.merge_shard, tasks)
 
-    write_atomically(root / "tokenizer.json", tokenizer_json)
+    files.write(root / "tokenizer.json", tokenizer_json)
     write_token_bytes(root, token_bytes)
     print(f"{lost['empty']:,} empty documents passed over")
     if lost["lossy"]:
@@ -145,7 +144,7 @@ def encode(
 
 
 def _write_record(record: epath.Path, values: dict[str, Any]) -> None:
-    write_atomically(record, json.dumps(values, indent=1, ensure_ascii=False).encode())
+    files.write(record, json.dumps(values, indent=1, ensure_ascii=False))
 
 
 def _remove(folder: epath.Path) -> None:

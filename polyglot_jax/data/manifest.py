@@ -7,12 +7,13 @@ stands for the data wherever training must know that it is still the same.
 import dataclasses
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from etils import epath
+
+from polyglot_jax import files
 
 FORMAT_VERSION = 1
 SPLITS = ("train", "held_out")
@@ -150,21 +151,8 @@ def read_manifest(split_dir: epath.PathLike) -> Manifest:
 
 def write_manifest(split_dir: epath.PathLike, manifest: Manifest) -> None:
     """Writes the manifest, which declares the split finished: call it after everything else."""
-    text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False) + "\n"
-    write_atomically(epath.Path(split_dir) / "manifest.json", text.encode())
-
-
-def write_atomically(path: epath.Path, *pieces: bytes) -> None:
-    """Writes a file that is either whole and durable, or not there."""
-    if "://" in str(path):
-        path.write_bytes(b"".join(pieces))  # object stores show an object once it is whole
-        return
-    partial = f"{path}.partial"
-    with open(partial, "wb") as file:
-        file.writelines(pieces)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    text = json.dumps(manifest.to_json(), indent=1, ensure_ascii=False)
+    files.write(epath.Path(split_dir) / "manifest.json", text, "\n")
 
 
 def dtype_for(vocab_size: int) -> str:

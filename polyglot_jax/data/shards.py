@@ -21,7 +21,7 @@ import tensorstore as ts
 from absl import flags
 from etils import epath
 
-from polyglot_jax import cli
+from polyglot_jax import cli, files
 from polyglot_jax.data.manifest import REMEDY, SPLITS, Manifest, Shard, read_manifest
 
 _INNER = {"uint16": 65_536, "uint32": 65_536, "uint64": 16_384}  # elements of an inner chunk
@@ -77,7 +77,7 @@ def _open_array(path: epath.Path, dtype: str, size: int, context: ts.Context) ->
     expected = chunks * (inner * np.dtype(dtype).itemsize + 4 + 16) + 4
     file = path / "c" / "0"
     try:
-        found = file.stat().length
+        found = files.stat(file).length
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"{file} is missing; {REMEDY}") from None
     if found != expected:
@@ -206,7 +206,7 @@ def open_split(split_dir: epath.PathLike) -> TokenStore:
     split_dir = epath.Path(split_dir)
     manifest = read_manifest(split_dir)
     context = ts.Context()
-    is_remote, inside = "://" in os.fspath(split_dir), os.path.realpath(split_dir) + os.sep
+    is_remote, inside = files.is_remote(split_dir), os.path.realpath(split_dir) + os.sep
 
     def open_shard(shard: Shard) -> tuple[ts.TensorStore, epath.Path]:
         ends, tokens = (split_dir / shard.name / array for array in ("document_ends", "tokens"))

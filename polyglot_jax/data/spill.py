@@ -18,9 +18,9 @@ import numpy as np
 from etils import epath
 from tokenizers import Tokenizer
 
-from polyglot_jax import pool
+from polyglot_jax import files, pool
 from polyglot_jax.data import documents
-from polyglot_jax.data.manifest import SPLITS, write_atomically
+from polyglot_jax.data.manifest import SPLITS
 from polyglot_jax.data.shards import little_endian, write_shard
 from polyglot_jax.tokens import END_OF_TEXT
 
@@ -57,7 +57,7 @@ class Job:
 
 def version(file: epath.PathLike) -> list[str | int]:
     """Returns what changes with an input file: its name, bytes, and time of writing."""
-    stat = epath.Path(file).stat()
+    stat = files.stat(file)
     return [epath.Path(file).name, stat.length, int(stat.mtime)]
 
 
@@ -110,7 +110,7 @@ def spill_file(job: Job, i: int) -> None:
             spill(run)
             run, run_tokens = [], 0
     spill(run)
-    write_atomically(job.file_ok(i), json.dumps(ok).encode())
+    files.write(job.file_ok(i), json.dumps(ok).encode())
 
 
 def _batches(texts: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -161,9 +161,9 @@ def _write_run(job: Job, name: str, docs: list[_Doc]) -> None:
     first = np.searchsorted(rows["order"] // np.uint64(2**64 // CELLS), cells)
     starts = np.concatenate([[0], np.cumsum(rows["tokens"], dtype=np.uint64)])
     bounds = np.stack([first, starts[first]], axis=1).astype("<u8")
-    write_atomically(job.path(f"{name}.cells"), bounds.tobytes())
-    write_atomically(job.path(f"{name}.docs"), rows.tobytes())
-    write_atomically(job.path(f"{name}.tokens"), *(little_endian(doc.ids) for doc in docs))
+    files.write(job.path(f"{name}.cells"), bounds.tobytes())
+    files.write(job.path(f"{name}.docs"), rows.tobytes())
+    files.write(job.path(f"{name}.tokens"), *(little_endian(doc.ids) for doc in docs))
 
 
 def merge_shard(job: Job, split: str, i: int, num_shards: int) -> None:
@@ -192,7 +192,7 @@ def merge_shard(job: Job, split: str, i: int, num_shards: int) -> None:
         )
         pool.count(shard.documents)
         entry = dataclasses.asdict(shard)
-    write_atomically(job.shard_ok(split, i), json.dumps(entry).encode())
+    files.write(job.shard_ok(split, i), json.dumps(entry).encode())
 
 
 def _read_run(job: Job, name: str, cells: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import jax
 from etils import epath
 
-from polyglot_jax import distributed, typed
+from polyglot_jax import distributed, files, typed
 from polyglot_jax.config import DataConfig, DataPhase
 from polyglot_jax.data.mixture import skip
 
@@ -59,10 +59,8 @@ def begin(workdir: epath.PathLike, rewind: Rewind) -> None:
             "data: lower optimizer.learning_rate, or --set health.on_spike=skip"
         )
     if jax.process_index() == 0:
-        from polyglot_jax import report  # matplotlib, which no reader needs
-
         rewinds = [dataclasses.asdict(r) for r in [*earlier, rewind]]
-        report.write(epath.Path(workdir) / "rewinds.json", json.dumps(rewinds, indent=2) + "\n")
+        files.write(epath.Path(workdir) / "rewinds.json", json.dumps(rewinds, indent=2), "\n")
 
 
 def without(data: DataConfig, rewinds: Sequence[Rewind]) -> DataConfig:

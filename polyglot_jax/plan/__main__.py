@@ -10,14 +10,13 @@ on where it was.
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
 import jax
 from absl import flags
 from tqdm import tqdm
 
-from polyglot_jax import cli
+from polyglot_jax import cli, files
 from polyglot_jax.config import load_experiment
 from polyglot_jax.plan import table
 from polyglot_jax.plan.compiled import Plan, plan
@@ -90,12 +89,8 @@ def make_table(output: Path, size: str | None, topology: str | None) -> None:
         compilers = {hardware_of(where).compiler for where in topologies}
         versions = [f"jax {jax.__version__}", *(f"{c} {installed(c)}" for c in sorted(compilers))]
         command = f"`python -m polyglot_jax.plan --table --output={output}`"
-        temporary = output.with_name(output.name + ".tmp")
-        temporary.write_text(
-            table.page(table.read_cells(cells), f"{command}, {', '.join(versions)}"),
-            encoding="utf-8",
-        )
-        os.replace(temporary, output)
+        page = table.page(table.read_cells(cells), f"{command}, {', '.join(versions)}")
+        files.write(output, page)
 
 
 def verdict(p: Plan) -> str:

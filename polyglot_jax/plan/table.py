@@ -7,13 +7,13 @@ other versions or options made counts as not there.
 
 import dataclasses
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from polyglot_jax import files
 from polyglot_jax.config import load_experiment
 from polyglot_jax.plan.compiled import FLAGS, Plan, plan
 from polyglot_jax.plan.hardware import GIB, hardware_of, installed, open_topology
@@ -100,9 +100,7 @@ def _write_line(path: Path, made: Plan) -> None:
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     line = json.dumps({**dataclasses.asdict(made), "made_by": made_by(made.topology)})
     others = [other for other in lines if _cell_of(other) != (made.experiment, made.topology)]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(f"{row}\n" for row in [*others, line]), encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, *(f"{row}\n" for row in [*others, line]))
 
 
 def _cell_of(line: str) -> tuple[str, str]:
