@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from absl import flags
 from etils import epath
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from benchmarks import record, workload
 from polyglot_jax import cli, step
@@ -30,9 +31,12 @@ from polyglot_jax import mesh as meshes
 from polyglot_jax.config import Experiment, load_experiment
 from polyglot_jax.health import guard, replicas
 from polyglot_jax.health.monitor import GUARD, Monitor
+from polyglot_jax.health.probe import jit_probe
 from polyglot_jax.metrics import RunLog
 from polyglot_jax.plan.compiled import compile_step
 from polyglot_jax.plan.hardware import open_topology
+from polyglot_jax.tokens import END_OF_TEXT
+from polyglot_jax.vocabulary import make_vocabulary
 
 Times = dict[str, list[tuple[float, float]]]  # seconds by the clock, seconds of the processor
 
@@ -89,6 +93,24 @@ def comparison(experiment: Experiment, rounds: int) -> float:
     return statistics.median(timed(compare)[1] for _ in range(rounds))
 
 
+def probe_seconds(experiment: Experiment, rounds: int) -> float:
+    """Returns the processor seconds of one probe, by a tokenizer of bytes: prompts are longest."""
+    mesh = meshes.make_mesh(experiment.mesh)
+    params = step.jit_init(experiment, mesh)().params
+    shardings = step.shardings_of(step.abstract_state(experiment, mesh).params)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    ids = {token: i for i, token in enumerate(sorted(alphabet))}
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=[]))
+    tokenizer.add_special_tokens([END_OF_TEXT])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    vocabulary = make_vocabulary(tokenizer.to_str().encode(), "bytes")
+    prompts = experiment.health.probe_prompts
+    with jax.set_mesh(mesh):
+        probe = jit_probe(experiment.model, mesh, shardings, vocabulary, prompts)
+        jax.block_until_ready(probe(params))
+        return statistics.median(timed(lambda: probe(params))[1] for _ in range(rounds))
+
+
 def host(experiment: Experiment, calls: int) -> float:
     """Returns the processor seconds that the monitor takes of a logged step."""
     with tempfile.TemporaryDirectory() as folder:
@@ -105,7 +127,9 @@ def host(experiment: Experiment, calls: int) -> float:
             return timed(many)[1] / calls
 
 
-def report(experiment: Experiment, times: Times, compare_s: float, host_s: float) -> str:
+def report(
+    experiment: Experiment, times: Times, compare_s: float, probe_s: float, host_s: float
+) -> str:
     """Returns the Markdown: the pairs, and what each part adds to a step."""
     ratios = {
         what: [a[i] / b[i] - 1 for a, b in zip(times["guarded"], times["unguarded"], strict=True)]
@@ -118,11 +142,13 @@ def report(experiment: Experiment, times: Times, compare_s: float, host_s: float
     middle = {what: statistics.median(values) for what, values in ratios.items()}
     quartiles = statistics.quantiles(ratios["processor"])
     step_s = statistics.median(s[1] for s in times["unguarded"])
-    every = experiment.health.replicas_every or 1
+    health = experiment.health
+    every, probe_every = health.replicas_every or 1, health.probe_every or 1
     parts = [
         ["guard, by the processor's time", f"{middle['processor']:+.2%}"],
         ["guard, by the clock", f"{middle['clock']:+.2%}"],
         [f"comparison of replicas every {every} steps", f"{compare_s / every / step_s:+.3%}"],
+        [f"probe every {probe_every:,} steps", f"{probe_s / probe_every / step_s:+.3%}"],
         ["monitor on the host", f"{host_s / experiment.train.log_every / step_s:+.4%}"],
     ]
     return "\n".join(
@@ -159,7 +185,8 @@ def main() -> None:
         body = accounts(experiment, values.topology)
     else:
         times = pairs(experiment, values.rounds)
-        body = report(experiment, times, comparison(experiment, 9), host(experiment, 1000))
+        apart = comparison(experiment, 9), probe_seconds(experiment, 9), host(experiment, 1000)
+        body = report(experiment, times, *apart)
     print(body)
     versions = record.versions("jax", "jaxlib", "libtpu")
     where = f"compiled for {values.topology}, " if values.topology else ""

@@ -34,7 +34,7 @@ TOY = (
 )
 SHARD_TOKENS = 2_000_000
 STALL_STEPS = 10
-PAIRS = 7  # of blocks of steps, with and without a save
+PAIRS = 15  # of blocks of steps, with and without a save
 
 
 def write_shards(root: Path, vocab_size: int) -> Path:
@@ -107,6 +107,8 @@ def run(workdir: Path, sets: list[str], kills: Sequence[int]) -> float:
             if process.returncode:
                 log = workdir.parent / f"{workdir.name}.log"
                 raise ValueError(f"the run failed: {log.read_text().splitlines()[-1]}")
+            if due is not None:
+                raise ValueError(f"the run was over before it could be killed at step {due}")
     return time.perf_counter() - begin
 
 
@@ -139,8 +141,8 @@ def same(one: Path, other: Path, sets: list[str]) -> dict[str, bool]:
     return {"record": records[0] == records[1], "kept checkpoints": equal}
 
 
-def stall(root: Path, sets: Sequence[str], steps: int) -> tuple[float, float]:
-    """Returns the seconds of a step, and those that a checkpoint adds: medians of `PAIRS` pairs."""
+def stall(root: Path, sets: Sequence[str], steps: int) -> tuple[float, list[float]]:
+    """Returns the median seconds of a step, and those that a checkpoint adds in each pair."""
     import jax
 
     from polyglot_jax import checkpoint, selection
@@ -171,7 +173,7 @@ def stall(root: Path, sets: Sequence[str], steps: int) -> tuple[float, float]:
             elif number >= 2:
                 added.append(seconds - plain[-1])
     checkpoint.finish(manager)
-    return statistics.median(plain) / steps, max(statistics.median(added), 0.0)
+    return statistics.median(plain) / steps, added
 
 
 def main() -> None:
@@ -193,8 +195,10 @@ def main() -> None:
         whole = run(root / "whole", sets, ())
         killed = run(root / "killed", sets, kills)
         equal = same(root / "killed", root / "whole", sets)
-        step_s, stall_s = stall(root, toy if smoke else (), 4 if smoke else STALL_STEPS)
+        step_s, stalls = stall(root, toy if smoke else (), 4 if smoke else STALL_STEPS)
     interval = TrainConfig(steps=1, batch_size=1).checkpoint_every
+    stall_s = statistics.median(stalls)
+    first, _, third = (1e3 * seconds for seconds in statistics.quantiles(stalls))
     rows = [
         ["steps, kills", f"{steps:,}, {len(kills)}"],
         *(
@@ -204,9 +208,12 @@ def main() -> None:
         ["seconds without kills", f"{whole:,.0f}"],
         ["seconds with kills, all starts and repeated steps included", f"{killed:,.0f}"],
         ["ms a step", f"{1e3 * step_s:,.1f}"],
-        ["ms that a checkpoint adds", f"{1e3 * stall_s:,.1f}"],
+        [
+            "ms that a checkpoint adds: median, half of the pairs",
+            f"{1e3 * stall_s:+,.1f}, {first:+,.1f} to {third:+,.1f}",
+        ],
         *(
-            [f"of the step time, at a checkpoint every {n:,} steps", f"{stall_s / n / step_s:.2%}"]
+            [f"of the step time, at a checkpoint every {n:,} steps", f"{stall_s / n / step_s:+.2%}"]
             for n in (100, interval)
         ),
     ]

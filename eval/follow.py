@@ -4,7 +4,6 @@ The trainer knows nothing of it. A checkpoint counts once it has its final name,
 one is never read; the trainer deletes old ones, so one may go between listing and reading.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -13,6 +12,7 @@ from etils import epath
 
 from polyglot_jax import checkpoint
 from polyglot_jax.convert import split_step
+from polyglot_jax.workdirs import described
 
 POLL = 10.0  # seconds
 
@@ -64,11 +64,10 @@ def has_ended(workdir: epath.Path) -> bool:
     weights have no config.json: nothing will be added to them.
     """
     newest = checkpoint.latest_step(workdir)
-    description = workdir / "config.json"
-    if newest is None or not description.exists():
+    experiment = described(workdir)
+    if newest is None or experiment is None:
         return newest == 0
-    content = json.loads(description.read_text(encoding="utf-8"))
-    return newest >= content["experiment"]["train"]["steps"]
+    return newest >= experiment.train.steps
 
 
 def _check_is_run(workdir: epath.Path) -> None:
@@ -76,6 +75,5 @@ def _check_is_run(workdir: epath.Path) -> None:
     directory, step = split_step(workdir)
     if step is not None:
         raise ValueError(f"--follow takes all checkpoints: name {directory}, not {workdir}")
-    description = workdir / "config.json"
-    if description.exists() and "experiment" not in json.loads(description.read_text()):
+    if (workdir / "config.json").exists() and described(workdir) is None:
         raise ValueError(f"{workdir} is not the --workdir of a run; measure it without --follow")

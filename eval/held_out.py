@@ -5,7 +5,6 @@ the same training text.
 """
 
 import itertools
-import json
 from collections.abc import Iterator, Mapping
 
 import jax
@@ -23,15 +22,19 @@ from polyglot_jax.evaluate import evaluate
 from polyglot_jax.mesh import make_mesh
 from polyglot_jax.metrics import read_metrics
 from polyglot_jax.step import abstract_params, jit_eval_step, shardings_of
+from polyglot_jax.workdirs import described
+
+RECORDED = {f"held_out/{name}" for name in ("loss", "bits_per_byte", "tokens", "bytes")}
 
 
 def main() -> None:
     values = flags.FLAGS
     result = evaluate_model(values.model, values.data, values.batch_size)
     if (epath.Path(values.model) / "metrics.jsonl").exists():
-        recorded = next(r for r in read_metrics(values.model) if "held_out/loss" in r)
-        first = {name.removeprefix("held_out/"): value for name, value in recorded.items()}
-        print(f"{values.model} at step {first['step']}: {_line(first)}")
+        recorded = [r for r in read_metrics(values.model) if r.keys() >= RECORDED]
+        for first in recorded[:1]:
+            shown = {name.removeprefix("held_out/"): value for name, value in first.items()}
+            print(f"{values.model} at step {first['step']}: {_line(shown)}")
     print(f"{values.model}: {_line(result)}")
     if values.baseline:
         bits = ngram_bits_per_byte(values.data)
@@ -73,11 +76,8 @@ def evaluate_model(path: str, shards: str, batch_size: int) -> dict[str, float]:
 
 def _trained_seq_len(path: str) -> int | None:
     """Returns the length a run was trained on: its model may allow for more than it has seen."""
-    description = split_step(path)[0] / "config.json"
-    if not description.exists():
-        return None
-    experiment = json.loads(description.read_text()).get("experiment")
-    return experiment and experiment["data"]["seq_len"]
+    experiment = described(split_step(path)[0])
+    return experiment.data.seq_len if experiment else None
 
 
 def ngram_bits_per_byte(shards: str) -> float:

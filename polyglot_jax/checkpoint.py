@@ -11,6 +11,7 @@ with the digests of its files (`polyglot_jax.integrity`).
 import dataclasses
 import functools
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -25,7 +26,6 @@ from etils import epath
 from polyglot_jax import (
     array_slices,
     cli,
-    files,
     integrity,
     provenance,
     selection,
@@ -66,7 +66,7 @@ def open_manager(
     directory.mkdir(parents=True, exist_ok=True)
     # Orbax calls it when the files of a step are final and the step has not got its name yet.
     before_commit = ocp.options.AsyncOptions(
-        post_finalization_callback=lambda: _seal_unnamed(directory)
+        post_finalization_callback=lambda: integrity.seal_unnamed(directory)
     )
     return ocp.CheckpointManager(
         directory,
@@ -78,14 +78,6 @@ def open_manager(
         ),
         item_handlers=handlers,
     )
-
-
-def _seal_unnamed(directory: epath.Path) -> None:
-    """Seals the step that is being written: the one that Orbax has not committed yet."""
-    numbered = (path for path in directory.iterdir() if path.name.split(".")[0].isdecimal())
-    steps = [path for path in numbered if path.is_dir()]
-    unnamed = [path for path in steps if not (path / "commit_success.txt").exists()]
-    integrity.seal(max(unnamed, key=lambda path: files.stat(path).mtime))
 
 
 def save(manager: ocp.CheckpointManager, state: Any, metadata: dict[str, Any]) -> None:
@@ -102,6 +94,13 @@ def save(manager: ocp.CheckpointManager, state: Any, metadata: dict[str, Any]) -
                 metadata=ocp.args.JsonSave(metadata),
             ),
         )
+
+
+def raise_failure(manager: ocp.CheckpointManager) -> None:
+    """Raises OSError if the write that was under way has ended and failed; waits for nothing."""
+    if not manager.is_saving_in_progress():
+        with storage_errors.writing(manager.directory):
+            manager.wait_until_finished()
 
 
 def finish(manager: ocp.CheckpointManager) -> None:
@@ -339,8 +338,9 @@ def _directory(workdir: epath.PathLike) -> epath.Path:
 
 
 def complete_steps(workdir: epath.PathLike) -> list[int]:
-    directory = _directory(workdir)
-    return ocp.utils.checkpoint_steps(directory) if directory.is_dir() else []
+    paths = ocp.path.step.checkpoint_steps_paths(_directory(workdir))
+    # Names that we did not give are passed over: 007, and digits of other scripts.
+    return [int(path.name) for path in paths if re.fullmatch(r"0|[1-9][0-9]*", path.name)]
 
 
 if __name__ == "__main__":

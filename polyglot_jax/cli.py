@@ -1,7 +1,9 @@
 """How every program starts and fails: absl flags in, one clear line and a true exit code out."""
 
 import inspect
+import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -23,6 +25,7 @@ def run(main: Callable[[], None]) -> NoReturn:
             # Orbax tells each of its steps otherwise, and every thread's traceback of a failure.
             logging.set_verbosity(logging.FATAL)
             sys.unraisablehook = _print_unless_late
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
         try:
             main()
         except (Exception, KeyboardInterrupt) as error:
@@ -47,15 +50,17 @@ def last_words(error: BaseException) -> tuple[str, int] | None:
         return "interrupted", 130
     if isinstance(error, ImportError) and "gcsfs" in str(error):
         return "error: gs:// paths need the gcs extra: pip install -e '.[gcs]'", 1
+    if isinstance(error, KeyError) and str(error).endswith("://'"):  # epath's
+        return f"error: paths may not begin with {error}: only with gs:// or on a local disk", 1
     if logging.get_verbosity() >= logging.DEBUG:
         return None
     if isinstance(error, ValueError | OSError | FloatingPointError):
         return f"error: {one_line(error)}", 1
     # By name: programs start without these libraries.
     if type(error).__name__ == "JaxRuntimeError":
-        return f"error: {one_line(error)[:300]}", 1
+        return f"error: {one_line(error, 300)}", 1
     if is_of_bucket(error):
-        return f"error: {type(error).__name__}: {one_line(error)[:300]}", 1
+        return f"error: {type(error).__name__}: {one_line(error, 300)}", 1
     return None
 
 
@@ -65,9 +70,19 @@ def is_of_bucket(error: BaseException) -> bool:
     return type(error).__module__.partition(".")[0] in ("gcsfs", "google", "aiohttp", "requests")
 
 
-def one_line(error: BaseException) -> str:
-    """Returns an exception's message without line breaks; its class where it has none."""
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(error: BaseException, most: int | None = None) -> str:
+    """Returns an exception's message without line breaks; its class where it has none.
+
+    Args:
+      most: characters, more or less. Of a longer message the middle is left out: it often begins
+        with what was tried and ends with why it failed. What TensorStore appends is no part of it.
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    if most is not None:
+        text = re.split(r" \[(?:tensorstore_spec|source locations)=", text)[0]
+        if len(text) > most:
+            text = f"{text[: most // 2]} ... {text[-(most // 2) :]}"
+    return text
 
 
 def _print_unless_late(unraisable: Any) -> None:

@@ -39,6 +39,14 @@ def seal(step_dir: epath.Path) -> None:
     files.write(step_dir / FILE, json.dumps({"files": entries}, indent=1))
 
 
+def seal_unnamed(directory: epath.Path) -> None:
+    """Seals the step that is being written: the one that Orbax has not committed yet."""
+    numbered = (path for path in directory.iterdir() if path.name.split(".")[0].isdecimal())
+    steps = [path for path in numbered if path.is_dir()]
+    unnamed = [path for path in steps if not (path / "commit_success.txt").exists()]
+    seal(max(unnamed, key=lambda path: files.stat(path).mtime))
+
+
 def damage(step_dir: epath.Path, *, digests: bool = False) -> str | None:
     """Returns what is wrong with a step's files, None where nothing is.
 
@@ -61,7 +69,14 @@ def damage(step_dir: epath.Path, *, digests: bool = False) -> str | None:
     try:
         entries: dict[str, dict[str, Any]] = json.loads(path.read_bytes())["files"]
         expected = {name: (entry["bytes"], entry["sha256"]) for name, entry in entries.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        IsADirectoryError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         return f"{FILE} is not what was written ({type(error).__name__})"
     if any(not _NAME.fullmatch(name) or ".." in name.split("/") for name in expected):
         return f"{FILE} names what is no file of a checkpoint"

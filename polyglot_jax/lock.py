@@ -33,8 +33,8 @@ def only_trainer(workdir: epath.Path) -> Iterator[Callable[[], None]]:
     """Holds the workdir while the block runs.
 
     Yields:
-      A function that raises OSError once another trainer has taken the workdir, which cannot happen
-      unless this one was cut off from its bucket for longer than `SILENCE`.
+      A function that raises OSError once the workdir is no longer ours: it was moved or deleted, or
+      another trainer has taken it from one that was cut off from its bucket for `SILENCE`.
     Raises:
       ValueError: another trainer has it; the line names its process, host and start.
       OSError: the workdir cannot be written.
@@ -45,29 +45,42 @@ def only_trainer(workdir: epath.Path) -> Iterator[Callable[[], None]]:
         with _in_store(ts.KvStore.open(f"{workdir}/").result(), workdir) as still_ours:
             yield still_ours
     else:
-        with _on_disk(workdir):
-            yield lambda: None
+        with _on_disk(workdir) as still_ours:
+            yield still_ours
 
 
 @contextmanager
-def _on_disk(workdir: epath.Path) -> Iterator[None]:
+def _on_disk(workdir: epath.Path) -> Iterator[Callable[[], None]]:
     workdir.mkdir(parents=True, exist_ok=True)
-    with open(workdir / FILE, "a+") as file:
+    with open(workdir / FILE, "a+b", buffering=0) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise _in_use(workdir, file.read()) from None
+            raise _in_use(workdir, file.read().decode()) from None
         except OSError as error:  # some network disks have no locks
             print(
                 f"{workdir} cannot be locked ({error}): see to it that only one trainer runs there",
                 file=sys.stderr,
             )
         file.truncate(0)
-        file.write(_myself())
-        file.flush()
-        yield
-        file.truncate(0)
+        try:
+            file.write(_myself().encode())
+        except OSError as error:
+            raise OSError(f"cannot write {workdir / FILE}: {error}") from error
+
+        def still_ours() -> None:
+            if not files.is_open_as(file.fileno(), workdir / FILE):
+                raise OSError(
+                    f"{workdir / FILE} is no longer the file that this run holds: the workdir was "
+                    "moved or deleted, or somebody removed the lock; nothing more is saved. Put "
+                    "it back and start again to go on from the newest checkpoint"
+                )
+
+        try:
+            yield still_ours
+        finally:
+            file.truncate(0)
 
 
 @contextmanager
@@ -95,10 +108,11 @@ def _in_store(
                 continue
 
     def still_ours() -> None:
-        if lost.is_set():
+        owner = store.read(FILE).result().value  # now: the last beat may be long ago
+        if owner != mine.encode():
             raise OSError(
-                f"{workdir} was taken over by {store.read(FILE).result().value.decode()}, "
-                f"after no sign of life from here for {silence:.0f} s; nothing more is saved"
+                f"{workdir} was taken over by {owner.decode() or 'nobody'}, after no sign of life "
+                f"from here for {silence:.0f} s; nothing more is saved"
             )
 
     thread = threading.Thread(target=keep_alive, daemon=True)

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -55,7 +55,8 @@ class RunLog:
             return
         self._path = path
         self._lines = [line + "\n" for line in kept]
-        files.write(path, *self._lines)
+        with self._write_errors():
+            files.write(path, *self._lines)
         from polyglot_jax.board import Board  # loads torch where there is one: readers need not
 
         self._jsonl = None if files.is_remote(path) else path.open("a")
@@ -75,13 +76,18 @@ class RunLog:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._is_writer:
-            self._bar.close()
-            if self._jsonl is None:
-                self.flush()
-            else:
-                self._jsonl.close()
-            self._board.close()
+        if not self._is_writer:
+            return
+        self._bar.close()
+        with suppress(OSError) if error else nullcontext():  # of two errors the first counts
+            try:
+                if self._jsonl is None:
+                    self.flush()
+                else:
+                    with self._write_errors():
+                        self._jsonl.close()
+            finally:
+                self._board.close()
 
     def say(self, text: str) -> None:
         """Prints one line, above the bar where there is one."""
@@ -156,15 +162,17 @@ class RunLog:
         """Makes the record durable: call it before a checkpoint is saved, which relies on it.
 
         Raises:
-          OSError: the file cannot be written.
+          OSError: the file cannot be written, or is no longer there.
         """
         if not self._is_writer:
             return
         with self._write_errors():
             if self._jsonl is None:
                 self._path.write_text("".join(self._lines))
-            else:
+            elif files.is_open_as(self._jsonl.fileno(), self._path):
                 os.fsync(self._jsonl.fileno())
+            else:
+                raise OSError("it was moved or deleted while the run wrote to it")
 
     @contextmanager
     def _write_errors(self) -> Iterator[None]:
@@ -195,9 +203,9 @@ def _record(line: str, where: str) -> dict[str, float]:
         record = json.loads(line)
         if not isinstance(record["step"], int):
             raise TypeError
-        if not all(isinstance(value, int | float) for value in record.values()):
+        if not all(isinstance(v, int | float) and math.isfinite(v) for v in record.values()):
             raise TypeError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         raise ValueError(f"{where}: not a record of a step and its values") from None
     return record
 

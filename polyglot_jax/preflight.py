@@ -15,7 +15,7 @@ from polyglot_jax import hf_config, selection, workdirs
 from polyglot_jax.attention import choose_kernel
 from polyglot_jax.config import Experiment
 from polyglot_jax.convert import read_hf_config
-from polyglot_jax.data.held_out import HeldOut, open_held_outs
+from polyglot_jax.data.held_out import HeldOut, held_out_fingerprints, open_held_outs
 from polyglot_jax.data.mixture import Mixture, open_plan
 from polyglot_jax.data.shards import check_tokenizer
 from polyglot_jax.health.probe import jit_probe
@@ -32,6 +32,7 @@ class Parts:
     abstract: TrainState  # of `jax.ShapeDtypeStruct`s, with their shardings
     kernel: str  # of attention
     data: Mixture
+    fingerprint: dict[str, Any]  # of the data, held-out splits included
     held_outs: Mapping[int, HeldOut]  # by `sources_since`
     tokenizer: epath.Path
     probe: tuple[Callable[[Any], jax.Array], Vocabulary] | None  # None: it is never due
@@ -83,13 +84,15 @@ def check(experiment: Experiment, workdir: epath.Path, last_step: int) -> Parts:
         probe = probes, vocabulary
     if t.init_from:
         hf_config.check_same(experiment.model, read_hf_config(t.init_from), t.init_from)
-    workdirs.check_start(experiment, workdir, data)
+    fingerprint = data.fingerprint() | {"held_out": held_out_fingerprints(held_outs, data)}
+    workdirs.check_start(experiment, workdir, fingerprint)
     selection.read_tags(workdir)  # a spoilt file is known before the first save asks for it
     return Parts(
         mesh=mesh,
         abstract=abstract,
         kernel=kernel,
         data=data,
+        fingerprint=fingerprint,
         held_outs=held_outs,
         tokenizer=tokenizer,
         probe=probe,

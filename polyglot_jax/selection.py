@@ -100,8 +100,10 @@ def read_tags(workdir: epath.PathLike) -> dict[str, int]:
         return {}
     try:
         tags = json.loads(path.read_text())
-        if not all(isinstance(step, int) for step in tags.values()):
+        if not all(type(step) is int for step in tags.values()):
             raise ValueError("a step is a number")
+        if wrong := [name for name in tags if not _is_tag(name)]:
+            raise ValueError(f"{wrong[0]!r} cannot be a tag")
     except (ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} is not an object of tags and steps: {error}") from error
     return tags
@@ -113,10 +115,14 @@ def tag(workdir: epath.PathLike, name: str, step: int) -> None:
     Raises:
       ValueError: the name is one of a step's or of this module's.
     """
-    if not name.isidentifier() or name in (BEST, NEWEST):
+    if not _is_tag(name):
         raise ValueError(f"{name!r} cannot be a tag: letters, digits and _, and not best or newest")
     tags = read_tags(workdir) | {name: step}
     files.write(epath.Path(workdir) / "tags.json", json.dumps(tags, indent=2), "\n")
+
+
+def _is_tag(name: str) -> bool:
+    return name.isidentifier() and name not in (BEST, NEWEST)
 
 
 def names_of(

@@ -27,7 +27,7 @@ def reading(path: epath.Path) -> Iterator[None]:
             raise
         raise ValueError(
             f"checkpoint {path} cannot be read; if it is damaged, move it away to go on from an "
-            f"earlier one ({type(error).__name__}: {one_line(error)[:300]})"
+            f"earlier one ({type(error).__name__}: {one_line(error, 300)})"
         ) from error
 
 
@@ -38,6 +38,6 @@ def writing(directory: epath.PathLike) -> Iterator[None]:
         yield
     except Exception as error:
         raise OSError(
-            f"cannot write a checkpoint to {directory} "
-            f"({type(error).__name__}: {one_line(error)[:300]})"
+            f"cannot write a checkpoint to {directory}, or delete an old one "
+            f"({type(error).__name__}: {one_line(error, 300)})"
         ) from error

@@ -8,14 +8,23 @@ curve.png.
 import dataclasses
 import signal
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 import jax
 from absl import flags
 from etils import epath
 from jax.experimental import multihost_utils
 
-from polyglot_jax import checkpoint, cli, distributed, lock, preflight, selection, workdirs
+from polyglot_jax import (
+    checkpoint,
+    cli,
+    distributed,
+    files,
+    lock,
+    preflight,
+    selection,
+    workdirs,
+)
 from polyglot_jax.config import Experiment, load_experiment
 from polyglot_jax.convert import load_hf
 from polyglot_jax.curve import plot_run
@@ -70,18 +79,19 @@ def train(
         the end is not, the same data spikes again and again, or devices disagree; nothing of it is
         saved.
     """
-    rewinds = rewind.read(workdir)
-    data_config = rewind.without(experiment.data, rewinds)
-    experiment = dataclasses.replace(experiment, data=data_config)
-    parts = preflight.check(experiment, workdir, last_step)
     t, health = experiment.train, experiment.health
-    mesh, data, held_outs = parts.mesh, parts.data, parts.held_outs
-
-    stacks = workdir / f"stall-{jax.process_index()}.txt" if "://" not in str(workdir) else None
-    watchdog = Watchdog(health.stall_seconds, t.log_every, stacks)
-    with Stop() as stop, lock.only_trainer(workdir) as still_ours, watchdog, jax.set_mesh(mesh):
+    stacks = workdir / f"stall-{jax.process_index()}.txt" if not files.is_remote(workdir) else None
+    with ExitStack() as stack:
+        watchdog = stack.enter_context(Watchdog(health.stall_seconds, t.log_every, stacks))
+        rewinds = rewind.read(workdir)
+        data_config = rewind.without(experiment.data, rewinds)
+        experiment = dataclasses.replace(experiment, data=data_config)
+        parts = preflight.check(experiment, workdir, last_step)
+        mesh, data, held_outs = parts.mesh, parts.data, parts.held_outs
+        stack.enter_context(jax.set_mesh(mesh))
+        stop = stack.enter_context(Stop())
+        still_ours = stack.enter_context(lock.only_trainer(workdir))
         start, state, origin = _start(experiment, workdir, parts)
-
         run_log = RunLog(
             workdir,
             start_step=start,
@@ -112,7 +122,7 @@ def train(
                 return distributed.agreed([int(step) for step in manager.all_steps()])
 
             monitor = Monitor(experiment, workdir, log, guard, steps_saved)
-            for done in (r for r in rewinds if r.step == start):
+            for done in [r for r in rewinds if r.step == start][-1:]:
                 log.record(start + 1, "health", {"rewound_from": done.spike})
                 log.say(f"step {start:>7,}  again, without the data up to step {done.spike:,}")
             train_step = jit_train_step(experiment, mesh)
@@ -133,6 +143,7 @@ def train(
                 pending = None
                 values = {k: v.item() for k, v in jax.device_get(metrics).items()}
                 watchdog.beat(step)
+                checkpoint.raise_failure(manager)
                 shown = {k: v for k, v in values.items() if k not in GUARD}
                 log.train(step, shown, data.epochs_at(step))
                 monitor.update(step, values)
@@ -196,13 +207,13 @@ def train(
                     if (is_due or has_plunged) and monitor.may_save(step, loss):
                         still_ours()
                         log.flush()
-                        made = checkpoint.make_metadata(experiment, step, data.fingerprint())
+                        made = checkpoint.make_metadata(experiment, step, parts.fingerprint)
                         checkpoint.save(manager, state, made)
                         is_due = False
                 if stopped or has_plunged:
                     break
-    if monitor.rewind:
-        rewind.begin(workdir, monitor.rewind)
+        if monitor.rewind:
+            rewind.begin(workdir, monitor.rewind)
     if stopped and (monitor.rewind or not is_last):
         outcome = f"step {step} is {'not ' if is_due else ''}saved"
         if monitor.rewind:
@@ -236,7 +247,7 @@ def _start(
         for line in checkpoint.set_damaged_aside(workdir):
             print(line, flush=True)
     multihost_utils.sync_global_devices("damaged checkpoints are aside")
-    start = workdirs.check_start(experiment, workdir, parts.data)
+    start = workdirs.check_start(experiment, workdir, parts.fingerprint)
     if jax.process_index() == 0:
         workdirs.describe(experiment, workdir, parts.tokenizer)
     if start:

@@ -139,6 +139,7 @@ def run_with_kills(workdir: Path, sets: list[str], moments: Iterable[Moment]) ->
         while process.poll() is None and not is_due(workdir, process):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
-        finish(process)
+        code, output = finish(process)
+        assert code == -signal.SIGKILL, f"the run was over before its moment came: {output}"
     code, output = finish(start(workdir, sets))
     assert code == 0, output

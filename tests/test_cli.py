@@ -15,6 +15,7 @@ PROGRAM = '''"""A program of the test."""
 import sys
 sys.path.insert(0, {root!r})
 from absl import flags
+from etils import epath
 from polyglot_jax import cli
 
 STEPS = flags.DEFINE_integer("steps", 1, "How many.", lower_bound=1)
@@ -40,6 +41,8 @@ def main():
             raise KeyError("ours")
         case "gcs":
             import gcsfs
+        case "scheme":
+            epath.Path("file:///tmp").exists()
         case "interrupt":
             raise KeyboardInterrupt
         case "late":
@@ -76,6 +79,10 @@ def test_success_exits_with_zero(program: Path) -> None:
         ("value", "error: shard 3: is empty\n"),
         ("file", "error: [Errno 2] No such file or directory: '/no/such/file'\n"),
         ("late", "error: array 1 is damaged\n"),
+        (
+            "scheme",
+            "error: paths may not begin with 'file://': only with gs:// or on a local disk\n",
+        ),
         ("gcs", "error: gs:// paths need the gcs extra: pip install -e '.[gcs]'\n"),
     ],
 )
@@ -128,3 +135,13 @@ def test_help_lists_the_flags_and_succeeds(program: Path) -> None:
 def test_an_error_without_words_names_its_class() -> None:
     assert cli.one_line(ValueError()) == "ValueError"
     assert cli.one_line(OSError(" a\n\tb ")) == "a b"
+
+
+def test_of_a_long_message_both_ends_stay() -> None:
+    text = "writing " + "x" * 500 + ": disk is full"
+    short = cli.one_line(
+        OSError(f"{text} [source locations='a.cc:1'] [tensorstore_spec='...']"), 60
+    )
+    assert short.startswith("writing xxx")
+    assert short.endswith("x: disk is full")
+    assert len(short) < 70

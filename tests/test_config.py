@@ -237,6 +237,18 @@ def test_from_dict_fills_defaults_and_refuses_what_it_does_not_know() -> None:
         config.from_dict([])
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        *("train.steps=1_000_000_000_000", "health.max_nonfinite=10_000_000_000"),
+        "data.plan.0.skipped=[[2, 1000000000000]]",
+    ],
+)
+def test_what_no_device_can_count_is_refused(item: str) -> None:
+    with pytest.raises(ValueError, match=r"must be at most 2,147,483,647"):
+        config.load_experiment("ko_tiny", [item])
+
+
 def test_text_names_every_field_once_in_order() -> None:
     def leaves(value: object) -> int:
         if isinstance(value, dict):

@@ -77,6 +77,21 @@ def test_a_bucket_gets_the_whole_record_at_each_flush(tmp_path, monkeypatch):
     assert [r["step"] for r in read_metrics(tmp_path)] == [0, 1, 2, 3, 4]
 
 
+def test_a_record_that_is_gone_is_known_before_a_checkpoint_relies_on_it(tmp_path):
+    with open_log(tmp_path, start_step=0) as log:
+        log.flush()
+        (tmp_path / "metrics.jsonl").unlink()
+        with pytest.raises(OSError, match=r"cannot write .*metrics.jsonl: it was moved or deleted"):
+            log.flush()
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1" + "0" * 400, '"2"'])
+def test_what_is_no_number_is_no_record(tmp_path, value):
+    (tmp_path / "metrics.jsonl").write_text(f'{{"step": 1, "held_out/loss": {value}}}\n')
+    with pytest.raises(ValueError, match="line 1: not a record of a step and its values"):
+        read_metrics(tmp_path)
+
+
 def test_other_processes_know_what_process_0_has_read(tmp_path, monkeypatch):
     """Their own look at the file may be older, and decisions are made from it."""
     record(tmp_path, [1, 2])

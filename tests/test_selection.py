@@ -112,7 +112,9 @@ def test_a_tag_is_no_step(workdir: Path, name: str) -> None:
         selection.tag(workdir, name, 10)
 
 
-@pytest.mark.parametrize("text", ["[", "[1]", '{"a": "b"}'])
+@pytest.mark.parametrize(
+    "text", ["[", "[1]", '{"a": "b"}', '{"a": true}', '{"best": 1}', '{"12": 1}']
+)
 def test_a_spoilt_tag_file(workdir: Path, text: str) -> None:
     (workdir / "tags.json").write_text(text)
     with pytest.raises(ValueError, match=r"tags\.json is not an object"):

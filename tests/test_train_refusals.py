@@ -19,6 +19,7 @@ from tests.runs import STEPS, experiment, finish, settings, start
         ("train.seed=1", "train.seed=1, but the checkpoint was trained with 0"),
         ("train.batch_size=16", "train.batch_size=16, but the checkpoint was trained with 24"),
         ("data.plan.0.seed=9", "seed"),
+        ("train.eval_sequences=12", "train.eval_sequences=12, but the checkpoint was trained with"),
         ("data.seq_len=16", "seq_len: was 32, is 16"),
         ("model.d_ff=128", "model.d_ff=128, but the checkpoint was trained with 64"),
         ("optimizer.trainable=kernel", "optimizer.trainable='kernel', but"),

@@ -5,9 +5,19 @@ import copy
 import pytest
 from etils import epath
 
-from polyglot_jax import distributed, workdirs
-from polyglot_jax.data.mixture import open_plan
+from polyglot_jax import distributed, preflight, workdirs
 from tests.runs import STEPS, experiment
+
+
+def test_a_run_is_described_and_what_describes_none_is_told(whole_run, tiny_shards, tmp_path):
+    assert workdirs.described(whole_run).train == experiment(tiny_shards).train
+    assert workdirs.described(tmp_path) is None
+    (tmp_path / "config.json").write_text('{"architectures": ["GPTNeoXForCausalLM"]}')
+    assert workdirs.described(tmp_path) is None
+    for text in ("", "[1]", '{"experiment": {"data": 1}}', '{"experiment": 3}'):
+        (tmp_path / "config.json").write_text(text)
+        with pytest.raises(ValueError, match=r"config\.json does not describe a run: "):
+            workdirs.described(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -28,7 +38,7 @@ from tests.runs import STEPS, experiment
 def test_processes_that_differ_end_in_one_line(whole_run, tiny_shards, monkeypatch, spoil, message):
     """Otherwise they wait for each other forever, or train on something else each."""
     one = experiment(tiny_shards)
-    data = open_plan(one.data, one.train.batch_size)
+    data = preflight.check(one, epath.Path(whole_run), STEPS).fingerprint
     assert workdirs.check_start(one, epath.Path(whole_run), data) == STEPS
 
     def agreed(value):

@@ -7,7 +7,7 @@ losses summed over the batches are exact for the split whatever the batch size.
 import dataclasses
 import heapq
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -15,7 +15,8 @@ import numpy as np
 from etils import epath
 
 from polyglot_jax.config import DataConfig
-from polyglot_jax.data.mixture import Rows, batch_of, check_mixable, shared_token_bytes
+from polyglot_jax.data.manifest import REMEDY
+from polyglot_jax.data.mixture import Mixture, Rows, batch_of, check_mixable, shared_token_bytes
 from polyglot_jax.data.shards import PendingRead, TokenStore, open_split
 
 
@@ -79,6 +80,32 @@ def open_held_outs(
     return {since: open_held_out(data, batch_size, max_windows, since) for since in sorted(spans)}
 
 
+def held_out_fingerprints(held_outs: Mapping[int, HeldOut], data: Mixture) -> dict[str, str]:
+    """Returns the fingerprint of each source's held-out split.
+
+    Raises:
+      ValueError: a split was not made together with the one that is trained on.
+    """
+    found = {}
+    trained_on = {store.manifest.source: store for store in data.sources}
+    for store in (store for held_out in held_outs.values() for store in held_out.sources):
+        manifest = store.manifest
+        train = trained_on.get(manifest.source)
+        if train is None:
+            raise ValueError(
+                f"{store.split_dir} is of another source, {manifest.source!r}; {REMEDY}"
+            )
+        for name in ("tokenizer_sha256", "separator_id", "seed", "held_out_fraction"):
+            is_so, should_be = getattr(manifest, name), getattr(train.manifest, name)
+            if is_so != should_be:
+                raise ValueError(
+                    f"{store.split_dir} has {name}={is_so!r}, but {train.split_dir} {should_be!r}: "
+                    f"they were not made together; {REMEDY}"
+                )
+        found[manifest.source] = manifest.fingerprint()
+    return found
+
+
 def open_held_out(
     data: DataConfig,
     batch_size: int,
@@ -104,7 +131,11 @@ def open_held_out(
     )
     check_mixable(sources)
     counts = [-(-(store.num_tokens - 1) // data.seq_len) for store in sources]
-    spread = heapq.merge(*([((k + 0.5) / n, i, k) for k in range(n)] for i, n in enumerate(counts)))
+
+    def spread_out(i: int, n: int) -> Iterator[tuple[float, int, int]]:
+        return (((k + 0.5) / n, i, k) for k in range(n))
+
+    spread = heapq.merge(*(spread_out(i, n) for i, n in enumerate(counts)))
     chosen = [(i, k) for _, i, k in itertools.islice(spread, max_windows)]
     chosen += [(-1, -1)] * (-len(chosen) % batch_size)
     return HeldOut(

@@ -16,13 +16,15 @@ def check_same(saved: dict[str, Any], current: dict[str, Any], step: int) -> Non
     Later phases may be appended, and batches from `step` on skipped or planned anew.
 
     Args:
-      saved: `Mixture.fingerprint()` as a checkpoint stores it.
+      saved: `Mixture.fingerprint()`, with those of the held-out splits, as a checkpoint stores it.
       current: the same of the run that resumes.
       step: the step to resume at; the steps before it were trained with `saved`.
 
     Raises:
       ValueError: names everything that differs, and what to do.
     """
+    if "held_out" not in saved:  # of before it was recorded
+        current = {**current, "held_out": {}}
     new = _past(current, step)
     try:
         old = _past(saved, step)
@@ -62,6 +64,9 @@ def _past(fingerprint: dict[str, Any], step: int) -> dict[str, Any]:
             past[f"{where}.skipped"] = [pair for pair in phase["skipped"] if pair[1] <= last]
             for name, manifest in phase["manifests"].items():
                 past[f"manifest of source {name!r} in {where}"] = manifest
+                past[f"held-out split of source {name!r}"] = fingerprint.get("held_out", {}).get(
+                    name
+                )
             past[f"turns of the sources in {where}"] = phase["turns"]
     return past
 

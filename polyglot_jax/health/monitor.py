@@ -48,7 +48,7 @@ class Monitor:
         self._seen: Mapping[str, float] = dict(guard)  # the newest metrics
         self._steps_saved = steps_saved
         self._spans = plunge.spans_of(experiment.data)
-        if self.health.on_plunge == "stop" and plunge.is_plunging(log.records, self._spans):
+        if self.health.on_plunge == "stop" and plunge.judge(log.records, self._spans).is_plunging:
             raise ValueError(
                 f"this run has plunged and was stopped; go on from {workdir}@{BEFORE_PLUNGE} with "
                 "other data, or --set health.on_plunge=alarm to go on as it is"
@@ -77,7 +77,7 @@ class Monitor:
             )
             if self.health.on_spike == "rewind":
                 if saved := self._steps_saved():
-                    self.rewind = Rewind(step=max(saved), spike=last)
+                    self.rewind = Rewind(step=max(saved), spike=last, phases=len(self._spans))
                 else:
                     self._log.say(f"step {step:>7,}  no checkpoint to go back to: skipped only")
         row = int(values["nonfinite_in_a_row"])
@@ -105,7 +105,7 @@ class Monitor:
 
     def last_good(self) -> int:
         """Returns the last evaluation at which all was well, 0 if there was none."""
-        return plunge.last_good(self._log.records, self._spans)
+        return plunge.judge(self._log.records, self._spans).last_good
 
     def _worst(self) -> str:
         for name in ("loss", "grad_norm"):
@@ -115,7 +115,7 @@ class Monitor:
 
     def held_out(self, step: int) -> bool:
         """Looks for a plunge after an evaluation; returns whether the run should stop."""
-        plunges = plunge.find_plunges(self._log.records, self._spans)
+        plunges = plunge.judge(self._log.records, self._spans).plunges
         if not plunges or plunges[-1].step != step:
             return False
         found = plunges[-1]
@@ -125,14 +125,17 @@ class Monitor:
         where = "no checkpoint from before is left"
         if before is not None:
             where = f"the last checkpoint before it, {before:,}, is tagged @{BEFORE_PLUNGE}"
-            if jax.process_index() == 0:
-                selection.tag(self._workdir, BEFORE_PLUNGE, before)
         self._log.say(
             f"step {step:>7,}  ALARM  the loss falls away from the held-out loss: the gap has "
             f"grown by {found.growth:.3f} since all was well at step {found.since:,}, and the "
             f"held-out loss {found.held_out:.4f} no longer follows. The model learns its data by "
             f"heart; {where}"
         )
+        if before is not None and jax.process_index() == 0:
+            earlier = selection.read_tags(self._workdir).get(BEFORE_PLUNGE, before)
+            if earlier != before:  # of a plunge that the run recovered from: it stays as well
+                selection.tag(self._workdir, f"{BEFORE_PLUNGE}_{earlier}", earlier)
+            selection.tag(self._workdir, BEFORE_PLUNGE, before)
         return self.health.on_plunge == "stop"
 
     def probed(self, step: int, tokens_RT: np.ndarray, vocabulary: Vocabulary) -> None:

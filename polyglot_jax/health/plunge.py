@@ -21,7 +21,7 @@ from polyglot_jax.config import DataConfig
 
 POINTS = 8  # logged losses that an evaluation is compared with, at least
 MEMORY = 8  # evaluations back that the smallest gap is looked for
-SIGMA = 4.0  # standard errors of the difference of two gaps
+SIGMA = 6.0  # standard errors of the difference of two gaps, one the smallest of `MEMORY`
 SHARE = 0.05  # of the held-out loss: a gap that grows by less is no plunge, however certain
 PROGRESS = 0.005  # of the held-out loss: an evaluation better by that is a good one
 
@@ -43,9 +43,10 @@ class _Point:
 
     step: int
     held_out: float
-    gap: float
-    error: float  # standard error of the gap
-    loss: float
+    gap: float  # mean of those of `losses` logged steps
+    losses: int
+    variance: float  # of the gaps
+    loss: float  # mean
 
 
 Span = tuple[float, float]  # steps (first, end]
@@ -59,30 +60,40 @@ def spans_of(data: DataConfig) -> list[Span]:
     return list(itertools.pairwise(starts))
 
 
-def find_plunges(
-    records: Sequence[Mapping[str, Any]], spans: Sequence[Span] = WHOLE
-) -> list[Plunge]:
-    """Returns the plunges of a run; one that lasts for many evaluations is told once.
+@dataclass(frozen=True)
+class Judgement:
+    """What the record says of the phase that a run is in."""
+
+    plunges: tuple[Plunge, ...]  # one that lasts for many evaluations is told once
+    last_good: int  # step of the last evaluation at which all was well; 0: there is none yet
+    is_plunging: bool  # the newest evaluation is that of a plunge, told at it or before
+
+
+def judge(records: Sequence[Mapping[str, Any]], spans: Sequence[Span] = WHOLE) -> Judgement:
+    """Returns what is known after the newest evaluation.
 
     Args:
       records: of metrics.jsonl, in order.
       spans: of `spans_of`. Gaps of one are not compared with those of another.
     """
-    return [plunge for span in spans for plunge in _find(_points(records, span))[0]]
-
-
-def last_good(records: Sequence[Mapping[str, Any]], spans: Sequence[Span] = WHOLE) -> int:
-    """Returns the step of the last evaluation that was good, which a plunge found later goes back
-    to; 0 if the phase has none yet. Args as `find_plunges`."""
     at = max((r["step"] for r in records if "held_out/loss" in r), default=0)
     begun = [span for span in spans if span[0] < max(at, 1)]
-    return _find(_points(records, begun[-1]))[1]
-
-
-def is_plunging(records: Sequence[Mapping[str, Any]], spans: Sequence[Span] = WHOLE) -> bool:
-    """Returns whether the last evaluation is that of a plunge, told now or before."""
-    points = _points(records, spans[-1])
-    return bool(points) and _verdict(points[:-1], points[-1])[0] == "bad"
+    points = _points(records, begun[-1])
+    found: list[Plunge] = []
+    good, verdict = points[0].step if points else 0, "good"
+    first, end = 0, None  # of the evaluations that the next is compared with
+    for i, point in enumerate(points):
+        verdict, reference = _verdict(points[first : i if end is None else end], point)
+        if verdict in ("good", "better"):
+            good, end = point.step, None
+            if verdict == "better":
+                first = i  # the wider gap is the normal one from here on
+        elif verdict == "bad" and end is None:
+            # Until the run has recovered, what it was before the plunge stays the measure.
+            end = i
+            growth, fell = point.gap - reference.gap, reference.loss - point.loss
+            found.append(Plunge(point.step, good, growth, fell, point.held_out))
+    return Judgement(tuple(found), good, verdict == "bad")
 
 
 def _points(records: Sequence[Mapping[str, Any]], span: Span) -> list[_Point]:
@@ -111,38 +122,31 @@ def _points(records: Sequence[Mapping[str, Any]], span: Span) -> list[_Point]:
                 step=int(step),
                 held_out=evaluations[int(step)],
                 gap=float(gaps.mean()),
-                error=float(gaps.std(ddof=1)) / math.sqrt(gaps.size),
+                losses=gaps.size,
+                variance=float(gaps.var(ddof=1)),
                 loss=float(values[begin:past].mean()),
             )
         )
     return points
 
 
-def _find(points: Sequence[_Point]) -> tuple[list[Plunge], int]:
-    """Returns the plunges, and the step of the last good evaluation."""
-    found = []
-    is_told, good = False, points[0].step if points else 0
-    for i, point in enumerate(points):
-        verdict, reference = _verdict(points[:i], point)
-        if verdict == "good":
-            is_told, good = False, point.step
-        elif verdict == "bad" and not is_told:
-            is_told = True
-            growth, fell = point.gap - reference.gap, reference.loss - point.loss
-            found.append(Plunge(point.step, good, growth, fell, point.held_out))
-    return found, good
-
-
 def _verdict(before: Sequence[_Point], point: _Point) -> tuple[str, _Point]:
-    """Returns good, bad, or neither ("open"), and the evaluation that decides it."""
+    """Returns good, better (a wide gap, but progress on other text), bad, or open where it is not
+    clear yet; and the evaluation that decides it."""
     if not before:
         return "good", point
     best = min(before, key=lambda p: p.held_out)
-    reference = min([*before[-MEMORY:], best], key=lambda p: p.gap)
+    compared = [*before[-MEMORY:], best]
+    reference = min(compared, key=lambda p: p.gap)
     growth = point.gap - reference.gap
-    limit = max(SHARE * point.held_out, SIGMA * math.hypot(point.error, reference.error))
-    if growth < limit / 2 or point.held_out < (1 - PROGRESS) * best.held_out:
+    # Few losses tell little of how much they scatter: that of all evaluations is taken.
+    variance = float(np.mean([p.variance for p in (*compared, point)]))
+    error = math.sqrt(variance * (1 / point.losses + 1 / reference.losses))
+    limit = max(SHARE * point.held_out, SIGMA * error)
+    if growth < limit / 2:
         return "good", reference
+    if point.held_out < (1 - PROGRESS) * best.held_out:
+        return "better", reference
     # Where only the held-out loss has risen, the model has not learnt its data by heart.
     is_bad = growth > limit and reference.loss - point.loss > limit / 2
     return ("bad" if is_bad else "open"), reference

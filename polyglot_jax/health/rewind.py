@@ -27,6 +27,7 @@ class Rewind:
 
     step: int  # of the checkpoint
     spike: int  # number of the update that was one
+    phases: int  # of the data plan then; what is appended later has nothing to leave out
 
 
 def read(workdir: epath.PathLike) -> list[Rewind]:
@@ -66,12 +67,13 @@ def begin(workdir: epath.PathLike, rewind: Rewind) -> None:
 def without(data: DataConfig, rewinds: Sequence[Rewind]) -> DataConfig:
     """Returns the plan with the data of the rewinds skipped, each counted in what was left."""
     for rewind in rewinds:
-        ends = [*(later.from_step for later in data.plan[1:]), rewind.spike]
+        then, later = data.plan[: rewind.phases], data.plan[rewind.phases :]
+        ends = [*(following.from_step for following in then[1:]), rewind.spike]
         plan = tuple(
             _leave_out(phase, max(phase.from_step, rewind.step), min(end, rewind.spike))
-            for phase, end in zip(data.plan, ends, strict=True)
+            for phase, end in zip(then, ends, strict=True)
         )
-        data = dataclasses.replace(data, plan=plan)
+        data = dataclasses.replace(data, plan=(*plan, *later))
     return data
 
 

@@ -78,7 +78,8 @@ class Watchdog:
         try:
             yield
         finally:
-            self._is_paused, self._waited = was_paused, 0.0
+            self._waited = 0.0  # first, or the thread sees what was waited by the shorter limit
+            self._is_paused = was_paused
             if not was_paused:
                 self._paused += perf_counter() - before
 
@@ -101,7 +102,7 @@ class Watchdog:
                 self._give_up()
 
     def _give_up(self) -> None:
-        where = f"in {self._stacks}" if self._stacks else "below"
+        where = f"in {self._stacks} or below" if self._stacks else "below"
         after = f"step {self._last[0]}" if self._last else "the start"
         line = (
             f"error: no step has ended for {self._waited:,.0f} s after {after}; the stacks of all "
@@ -113,11 +114,13 @@ class Watchdog:
         disk_hangs.start()
         try:
             os.write(2, f"\n{line}".encode())  # the locks of sys.stderr may be too
-            if self._stacks is None:
-                _show_and_exit()
-            else:
+            if self._stacks is not None:
                 with open(os.fspath(self._stacks), "w") as file:
                     faulthandler.dump_traceback(file)
+            else:
+                _show_and_exit()
+        except OSError:  # no workdir yet
+            _show_and_exit()
         finally:
             os._exit(EXIT_CODE)  # the main thread cannot be waited for
 

@@ -176,7 +176,7 @@ def plan(experiment: Experiment, topology: Topology) -> Plan:
             raise ValueError(
                 f"the compiler of {topology.name} fails on {experiment.name} over the mesh "
                 f"{dict(mesh.shape)}, {sequences} sequences at a time, remat "
-                f"{experiment.model.remat}: {one_line(error)[:300]}"
+                f"{experiment.model.remat}: {one_line(error, 300)}"
             ) from error
         wanted, memory = asked
         return dataclasses.replace(known, memory=memory, short=wanted - memory)

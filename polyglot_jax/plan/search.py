@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from polyglot_jax.attention import Device, choose_kernel
-from polyglot_jax.config import Experiment, MeshConfig, validate
+from polyglot_jax.config import Experiment, MeshConfig
 from polyglot_jax.plan.compiled import Plan, plan
 from polyglot_jax.plan.hardware import Topology
 from polyglot_jax.step import family
+from polyglot_jax.validation import validate
 
 MFU = 0.5  # of the arithmetic alone, in the order of candidates
 RECOMPUTED = {"none": 1.0, "dots": 1.05, "full": 4 / 3}  # arithmetic, relative to no remat

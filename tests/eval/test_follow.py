@@ -11,6 +11,7 @@ from etils import epath
 
 from eval import describe, follow, results
 from polyglot_jax import integrity
+from polyglot_jax.config import load_experiment, to_dict
 from tests.eval.fake import write_copa
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +22,7 @@ def made_run(folder, steps, last=30):
     for step in steps:
         (folder / "checkpoints" / str(step)).mkdir(parents=True)
         (folder / "checkpoints" / str(step) / "_CHECKPOINT_METADATA").write_text("{}")
-    content = {"experiment": {"train": {"steps": last}}}
+    content = {"experiment": to_dict(load_experiment("ko_tiny", [f"train.steps={last}"]))}
     (folder / "config.json").write_text(json.dumps(content))
     return epath.Path(folder)
 

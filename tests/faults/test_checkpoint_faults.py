@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,11 @@ def spoil_listing(step: Path) -> None:
     (step / "_CHECKPOINT_METADATA").write_text("[1]")
 
 
+def directory_for_digests(step: Path) -> None:
+    (step / "digests.json").unlink()
+    (step / "digests.json").mkdir()
+
+
 DAMAGES = {
     flip: "has another sha256 than when it was written",
     truncate: "has 1000 bytes instead of",
@@ -77,6 +83,7 @@ DAMAGES = {
     lose_digests: "digests.json is missing",
     empty_metadata: "metadata/metadata has 0 bytes instead of",
     spoil_digests: "digests.json is not what was written",
+    directory_for_digests: "digests.json is not what was written",
     no_digests: "digests.json does not name all files",
     stray_digests: "digests.json names what is no file of a checkpoint",
     spoil_listing: "_CHECKPOINT_METADATA is not Orbax's",
@@ -227,3 +234,30 @@ def test_a_failed_save_deletes_nothing(tmp_path, monkeypatch, kept):
         checkpoint.finish(manager)
     assert checkpoint.complete_steps(tmp_path) == good
     assert checkpoint.newest_good(tmp_path) == 2
+
+
+def test_a_save_that_failed_is_known_before_the_next_one(tmp_path, monkeypatch):
+    """Or a run would go on for an interval that it cannot save."""
+
+    def fail(step_dir: epath.Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(step_dir))
+
+    manager = checkpoint.open_manager(tmp_path, Keep(newest=1))
+    checkpoint.raise_failure(manager)
+    monkeypatch.setattr(integrity, "seal", fail)
+    checkpoint.save(manager, {"params": np.ones(3)}, {"format_version": 2, "step": 1})
+    while manager.is_saving_in_progress():
+        time.sleep(0.01)
+    with pytest.raises(OSError, match=r"cannot write a checkpoint to .*No space left on device"):
+        checkpoint.raise_failure(manager)
+
+
+def test_directories_that_are_no_steps_are_passed_over(whole_run, tiny_shards, tmp_path):
+    workdir = shutil.copytree(whole_run, tmp_path / "run")
+    names = ("00030", "٣٠", "²")
+    for name in names:
+        shutil.copytree(workdir / "checkpoints" / str(NEWEST), workdir / "checkpoints" / name)
+    assert checkpoint.find_step(workdir) == NEWEST
+    train(experiment(tiny_shards, f"train.steps={STEPS + 1}"), epath.Path(workdir), STEPS + 1)
+    assert checkpoint.find_step(workdir) == STEPS + 1
+    assert all((workdir / "checkpoints" / name).exists() for name in names)

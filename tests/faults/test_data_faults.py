@@ -11,7 +11,9 @@ from etils import epath
 
 from polyglot_jax import checkpoint
 from polyglot_jax.data.encode import encode
+from polyglot_jax.data.manifest import SPLITS
 from polyglot_jax.data.mixture import Mixture
+from polyglot_jax.data.resume import check_same
 from polyglot_jax.data.shards import open_split, verify
 from polyglot_jax.train import train
 from tests.data.made import write_parquet
@@ -70,12 +72,37 @@ def test_shard_lost_in_mid_run(source, tmp_path, monkeypatch):
     ],
 )
 def test_other_data_than_the_run_began_with(whole_run, source, was, becomes, message):
-    manifest = source / "train" / "manifest.json"
-    assert was in manifest.read_text()
-    manifest.write_text(manifest.read_text().replace(was, becomes))
+    for split in SPLITS:
+        manifest = source / split / "manifest.json"
+        assert was in manifest.read_text()
+        manifest.write_text(manifest.read_text().replace(was, becomes))
     with pytest.raises(ValueError, match=message) as error:
         train(experiment(source), epath.Path(whole_run), STEPS)
     assert "the data differs from what the checkpoint at step 24 was trained on" in str(error.value)
+
+
+def test_another_held_out_split_than_the_run_began_with(whole_run, source):
+    """Losses on it cannot be compared with those before: @best and the gap would be of both."""
+    manifest = source / "held_out" / "manifest.json"
+    text = manifest.read_text()
+    content = json.loads(text)
+    content["shards"][0]["sha256"] = "0" * 64
+    manifest.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"held-out split of source 'tiny': was .*, is 0*"):
+        train(experiment(source), epath.Path(whole_run), STEPS)
+    for name, value in (("source", "x"), ("tokenizer_sha256", "0" * 64), ("seed", 5)):
+        manifest.write_text(json.dumps(json.loads(text) | {name: value}))
+        with pytest.raises(ValueError, match=r"held_out (is of another source|has [a-z0-9_]*=)"):
+            train(experiment(source), epath.Path(whole_run), STEPS)
+
+
+def test_a_checkpoint_that_does_not_name_its_held_out_splits_goes_on(whole_run, source):
+    saved = checkpoint.read_metadata(whole_run, STEPS)["data"]
+    current = saved | {"held_out": {"tiny": "0" * 64}}
+    with pytest.raises(ValueError, match="held-out split of source 'tiny'"):
+        check_same(saved, current, STEPS)
+    del saved["held_out"]
+    check_same(saved, current, STEPS)
 
 
 def test_a_new_source_in_mid_run_is_recorded(whole_run, tiny_shards, tmp_path):

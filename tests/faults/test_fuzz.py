@@ -18,12 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from polyglot_jax import checkpoint, config, convert, integrity, selection
+from polyglot_jax import checkpoint, config, convert, integrity, selection, workdirs
 from polyglot_jax.data import documents, shards
 from polyglot_jax.data.held_out import open_held_out
 from polyglot_jax.data.mixture import open_plan
-from polyglot_jax.health import rewind
+from polyglot_jax.health import plunge, rewind
 from polyglot_jax.hf_weights import to_hf
+from polyglot_jax.metrics import read_metrics
 from polyglot_jax.vocabulary import make_vocabulary
 from tests.data.made import write_tokenizer
 from tests.oracle import hf_config, random_params, tiny
@@ -248,8 +249,12 @@ def test_safetensors_indexes(tmp_path, scale):
 
 RECORDS = {
     "tags.json": (b'{"before_plunge": 24}', lambda w: selection.choose(w, [24], "before_plunge")),
-    "rewinds.json": (b'[{"step": 1, "spike": 2}]', rewind.read),
-    "metrics.jsonl": (b'{"step": 1, "held_out/bits_per_byte": 2.0}', selection.held_out),
+    "rewinds.json": (b'[{"step": 1, "spike": 2, "phases": 1}]', rewind.read),
+    "metrics.jsonl": (
+        b'{"step": 1, "train/loss": 2.0, "held_out/loss": 2.0, "held_out/bits_per_byte": 2.0}',
+        lambda w: (selection.overview(w, {1: []}), plunge.judge(read_metrics(w))),
+    ),
+    "config.json": (None, workdirs.described),
     "checkpoints/24/metadata/metadata": (None, lambda w: checkpoint.read_metadata(w, 24)),
     "checkpoints/24/digests.json": (None, lambda w: checkpoint.damage(w, 24)),
 }
@@ -263,7 +268,7 @@ def test_files_of_a_workdir(whole_run, tmp_path, scale, name):
     whole = (workdir / name).read_bytes() if content is None else content
 
     def read(content: bytes) -> None:
-        (workdir / name).write_bytes(content)
+        (workdir / name).write_bytes(content + b"\n")  # a record without it was cut off
         target(workdir)
 
     check(read, spoilt(whole), 15 * scale)

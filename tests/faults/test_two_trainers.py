@@ -13,7 +13,7 @@ from etils import epath
 
 from polyglot_jax import lock
 from polyglot_jax.train import train
-from tests.runs import ROOT, experiment
+from tests.runs import ROOT, experiment, finish, settings, start, when_step
 
 HOLD = (
     "import sys, time; from etils import epath; from polyglot_jax import lock\n"
@@ -39,6 +39,43 @@ def test_the_second_is_refused_until_the_first_is_dead(tiny_shards, tmp_path):
     with lock.only_trainer(epath.Path(workdir)):
         pass  # the kernel freed it
     assert (workdir / "lock").read_text() == ""
+
+
+def is_moved(workdir: Path) -> None:
+    workdir.rename(workdir.with_name("elsewhere"))
+
+
+def is_made_anew(workdir: Path) -> None:
+    is_moved(workdir)
+    workdir.mkdir()
+    (workdir / "lock").touch()
+
+
+@pytest.mark.parametrize("change", [is_moved, is_made_anew, lambda w: (w / "lock").unlink()])
+def test_a_workdir_that_is_no_longer_ours_is_seen(tmp_path, change):
+    """Without it two trainers would write there, or one where nobody looks."""
+    workdir = tmp_path / "run"
+    with lock.only_trainer(epath.Path(workdir)) as still_ours:
+        still_ours()
+        change(workdir)
+        with pytest.raises(OSError, match=r"run/lock is no longer the file that this run holds"):
+            still_ours()
+
+
+@pytest.mark.parametrize("what", [".", "lock", "metrics.jsonl"])
+def test_what_is_moved_in_mid_run_ends_it(what, tiny_shards, tmp_path):
+    """Before anything is saved in a place that was made anew."""
+    workdir = tmp_path / "run"
+    process = start(workdir, settings(tiny_shards, "train.steps=2000", "train.eval_every=none"))
+    while process.poll() is None and not when_step(4)(workdir, process):
+        time.sleep(0.001)
+    (workdir / what).resolve().rename(tmp_path / "elsewhere")
+    code, output = finish(process)
+    assert code == 1, output
+    line = output.splitlines()[-1]
+    assert line.startswith("error: ")
+    assert "moved or deleted" in line or "cannot write a checkpoint" in line
+    assert "Traceback" not in output
 
 
 # ---- in a bucket: TensorStore's store in memory has the same conditional writes
@@ -75,7 +112,6 @@ def test_in_a_bucket_a_silent_owner_is_followed(store, capsys):
 def test_in_a_bucket_an_owner_that_was_cut_off_saves_nothing_more(store):
     with hold(store) as still_ours:
         store.write(lock.FILE, "process 2 on other since now").result()
-        time.sleep(0.5)  # ten beats
         with pytest.raises(OSError, match="was taken over by process 2 on other since now"):
             still_ours()
     assert store.read(lock.FILE).result().value == b"process 2 on other since now"

@@ -75,6 +75,21 @@ def test_a_plunge_may_end_the_run_and_keeps_it_ended(monitored):
     monitored("health.on_plunge=stop", start_step=1000)
 
 
+def test_a_phase_that_has_not_begun_changes_nothing(monitored):
+    plan = [{"sources": [{"path": "a"}]}, {"from_step": 100_000, "sources": [{"path": "b"}]}]
+    sets = (f"data.plan={json.dumps(plan)}", "health.on_plunge=stop")
+    assert replay(monitored(*sets), made(1000, 0.0)) == [1100]
+    with pytest.raises(ValueError, match=r"has plunged and was stopped"):
+        monitored(*sets, start_step=1100)
+
+
+def test_a_second_plunge_does_not_give_up_the_checkpoint_before_the_first(monitored):
+    run = monitored()
+    selection.tag(run.workdir, "before_plunge", 300)
+    replay(run, made(1000, 0.0))
+    assert selection.read_tags(run.workdir) == {"before_plunge": 1000, "before_plunge_300": 300}
+
+
 def test_the_checkpoint_before_a_plunge_is_there_when_the_alarm_comes(monitored, capsys):
     """Though more are saved between two evaluations than are kept as the newest."""
     run = monitored()
@@ -150,7 +165,7 @@ def test_a_rewind_needs_a_checkpoint(monitored, capsys):
     assert "no checkpoint to go back to: skipped only" in capsys.readouterr().out
     run.saved += [40, 50]
     run.monitor.update(60, values(spikes=2, last_spike=55))
-    assert run.monitor.rewind == Rewind(step=50, spike=55)
+    assert run.monitor.rewind == Rewind(step=50, spike=55, phases=1)
 
 
 def test_devices_that_differ_end_the_run(monitored):

@@ -30,12 +30,19 @@ def plan(*phases):
     ],
 )
 def test_what_is_left_out(before, rewinds, after):
-    made = [Rewind(step=step, spike=spike) for step, spike in rewinds]
+    made = [Rewind(step=step, spike=spike, phases=len(before)) for step, spike in rewinds]
     assert without(plan(*before), made) == plan(*after)
 
 
+def test_a_phase_that_is_appended_later_has_nothing_to_leave_out():
+    """The run stopped between checkpoint and spike, and goes on with other data from there."""
+    rewinds = [Rewind(step=100, spike=130, phases=1)]
+    alone = without(plan((0,)), rewinds)
+    assert without(plan((0,), (110,)), rewinds).plan == (*alone.plan, *plan((110,)).plan)
+
+
 def test_the_past_stays_and_the_future_is_new():
-    skipped = without(plan((0, (10, 20))), [Rewind(step=100, spike=130)]).plan[0].skipped
+    skipped = without(plan((0, (10, 20))), [Rewind(step=100, spike=130, phases=1)]).plan[0].skipped
     old = [skip(step, [(10, 20)]) for step in range(200)]
     new = [skip(step, skipped) for step in range(200)]
     assert new[:100] == old[:100]
@@ -44,11 +51,11 @@ def test_the_past_stays_and_the_future_is_new():
 
 def test_recorded_and_no_more_than_three_times(tmp_path):
     assert rewind.read(tmp_path) == []
-    rewinds = [Rewind(step=10, spike=15 + i) for i in range(4)]
+    rewinds = [Rewind(step=10, spike=15 + i, phases=1) for i in range(4)]
     for made in rewinds[:3]:
         rewind.begin(tmp_path, made)
     assert rewind.read(tmp_path) == rewinds[:3]
-    rewind.begin(tmp_path, Rewind(step=20, spike=25))
+    rewind.begin(tmp_path, Rewind(step=20, spike=25, phases=1))
     with pytest.raises(FloatingPointError, match="back to the checkpoint of step 10 3 times"):
         rewind.begin(tmp_path, rewinds[3])
 
@@ -56,8 +63,9 @@ def test_recorded_and_no_more_than_three_times(tmp_path):
 def test_other_processes_know_what_process_0_has_read(tmp_path, monkeypatch):
     """One that does not see the newest file yet would train on other data."""
     monkeypatch.setattr(rewind.jax, "process_index", lambda: 1)
-    monkeypatch.setattr(rewind.distributed, "agreed", lambda value: [{"step": 80, "spike": 91}])
-    assert rewind.read(tmp_path) == [Rewind(step=80, spike=91)]
+    told = {"step": 80, "spike": 91, "phases": 1}
+    monkeypatch.setattr(rewind.distributed, "agreed", lambda value: [told])
+    assert rewind.read(tmp_path) == [Rewind(**told)]
 
 
 @pytest.mark.parametrize("text", ["[", '[{"step": 1}]', '{"a": 1}', '[{"step": 1, "spike": "x"}]'])

@@ -152,7 +152,7 @@ def test_a_batch_that_spikes(policy, small_corpus, tmp_path):
     assert spikes == []  # it never was
     assert skipped == [[80, 91]]
     assert json.loads((tmp_path / "run" / "rewinds.json").read_text()) == [
-        {"step": 80, "spike": 91}
+        {"step": 80, "spike": 91, "phases": 1}
     ]
     assert "step      80  again, without the data up to step 91" in output
     (record,) = (r for r in records(tmp_path / "run") if "health/rewound_from" in r)
@@ -172,13 +172,15 @@ def signalled_at(step: int, monkeypatch) -> None:
 def test_a_signal_in_the_step_of_a_rewind_ends_the_run(tiny_shards, tmp_path, monkeypatch):
     def update(self, step, values):
         if step == 5:
-            self.rewind = Rewind(step=3, spike=5)
+            self.rewind = Rewind(step=3, spike=5, phases=1)
 
     monkeypatch.setattr(Monitor, "update", update)
     signalled_at(5, monkeypatch)
     ended = train(experiment(tiny_shards), epath.Path(tmp_path), 8)
     assert ended is signal.SIGTERM
-    assert json.loads((tmp_path / "rewinds.json").read_text()) == [{"step": 3, "spike": 5}]
+    assert json.loads((tmp_path / "rewinds.json").read_text()) == [
+        {"step": 3, "spike": 5, "phases": 1}
+    ]
 
 
 def spoil(step: int, monkeypatch) -> None:

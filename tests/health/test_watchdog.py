@@ -35,7 +35,7 @@ def test_a_standstill_ends_with_the_stacks(tmp_path):
     done = run("watchdog.beat(7); hangs()", stacks=tmp_path / "stall.txt")
     assert done.returncode == 75
     assert "error: no step has ended for" in done.stderr
-    assert f"after step 7; the stacks of all threads are in {tmp_path}/stall.txt" in done.stderr
+    assert f"after step 7; the stacks of all threads are in {tmp_path}/stall.txt or" in done.stderr
     assert "in hangs" in (tmp_path / "stall.txt").read_text()
 
 
@@ -57,6 +57,19 @@ def test_a_start_or_a_save_that_never_ends_is_a_standstill(body, after):
     done = run(body)
     assert done.returncode == 75
     assert f"error: no step has ended for 2 s after {after};" in done.stderr
+
+
+def test_shards_that_never_answer_are_a_standstill(tmp_path):
+    body = (
+        "from unittest import mock; from etils import epath\n"
+        "    from polyglot_jax import config, preflight, train\n"
+        "    with mock.patch.object(preflight, 'open_plan', lambda *_: hangs()):\n"
+        "        one = config.load_experiment('ko_tiny', ['health.stall_seconds=0.4'])\n"
+        f"        train.train(one, epath.Path({str(tmp_path / 'run')!r}), 1)"
+    )
+    done = run(body, seconds=None)
+    assert done.returncode == 75
+    assert "in hangs" in done.stderr
 
 
 def test_a_disk_that_hangs_keeps_no_process_alive(tmp_path):

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from polyglot_jax.config import load_experiment, validate
+from polyglot_jax.config import load_experiment
 from polyglot_jax.plan import search
 from polyglot_jax.plan.hardware import GIB
+from polyglot_jax.validation import validate
 from tests.plan.made import made_plan, too_large, topology
 
 
