@@ -36,14 +36,6 @@ def stat(path: epath.PathLike) -> Stat:
     return Stat(local.st_size, int(local.st_mtime))
 
 
-def is_open_as(descriptor: int, path: epath.PathLike) -> bool:
-    """Returns whether a path still names the open file, which may have been moved or deleted."""
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
 @contextmanager
 def writing(path: epath.PathLike) -> Iterator[IO[bytes]]:
     """Opens a file for writing that is whole and durable at the end of the block, or not there.

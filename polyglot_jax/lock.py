@@ -64,17 +64,20 @@ def _on_disk(workdir: epath.Path) -> Iterator[Callable[[], None]]:
                 file=sys.stderr,
             )
         file.truncate(0)
+        mine = _myself().encode()
         try:
-            file.write(_myself().encode())
+            file.write(mine)
         except OSError as error:
             raise OSError(f"cannot write {workdir / FILE}: {error}") from error
 
         def still_ours() -> None:
-            if not files.is_open_as(file.fileno(), workdir / FILE):
+            # By what it says: not every file system tells whether two files are the same one.
+            path = workdir / FILE
+            if not path.exists() or path.read_bytes() != mine:
                 raise OSError(
-                    f"{workdir / FILE} is no longer the file that this run holds: the workdir was "
-                    "moved or deleted, or somebody removed the lock; nothing more is saved. Put "
-                    "it back and start again to go on from the newest checkpoint"
+                    f"{path} is no longer the file that this run holds: the workdir was moved or "
+                    "deleted, or somebody removed the lock; nothing more is saved. Put it back "
+                    "and start again to go on from the newest checkpoint"
                 )
 
         try:

@@ -169,10 +169,11 @@ class RunLog:
         with self._write_errors():
             if self._jsonl is None:
                 self._path.write_text("".join(self._lines))
-            elif files.is_open_as(self._jsonl.fileno(), self._path):
-                os.fsync(self._jsonl.fileno())
             else:
-                raise OSError("it was moved or deleted while the run wrote to it")
+                os.fsync(self._jsonl.fileno())
+                is_there = self._path.exists()
+                if not is_there or files.stat(self._path).length != self._jsonl.tell():
+                    raise OSError("it was moved, deleted or changed while the run wrote to it")
 
     @contextmanager
     def _write_errors(self) -> Iterator[None]:

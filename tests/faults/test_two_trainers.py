@@ -74,7 +74,7 @@ def test_what_is_moved_in_mid_run_ends_it(what, tiny_shards, tmp_path):
     assert code == 1, output
     line = output.splitlines()[-1]
     assert line.startswith("error: ")
-    assert "moved or deleted" in line or "cannot write a checkpoint" in line
+    assert "was moved" in line or "cannot write a checkpoint" in line
     assert "Traceback" not in output
 
 
