@@ -188,7 +188,7 @@ def main() -> None:
         apart = comparison(experiment, 9), probe_seconds(experiment, 9), host(experiment, 1000)
         body = report(experiment, times, *apart)
     print(body)
-    versions = record.versions("jax", "jaxlib", "libtpu")
+    versions = record.versions("jax", "jaxlib", "libtpu", "jax-cuda12-plugin")
     where = f"compiled for {values.topology}, " if values.topology else ""
     section = record.section(
         f"Health monitoring, {values.experiment}, {where}{record.now()}",
