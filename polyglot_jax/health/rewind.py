@@ -8,6 +8,7 @@ fingerprint of their data as if the plan had skipped them from the start.
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ class Rewind:
 
     step: int  # of the checkpoint
     spike: int  # number of the update that was one
-    phases: int  # of the data plan then; what is appended later has nothing to leave out
+    # Of the data plan then; what is appended later has nothing to leave out. Not said: all.
+    phases: int = sys.maxsize
 
 
 def read(workdir: epath.PathLike) -> list[Rewind]:

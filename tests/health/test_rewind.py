@@ -68,6 +68,12 @@ def test_other_processes_know_what_process_0_has_read(tmp_path, monkeypatch):
     assert rewind.read(tmp_path) == [Rewind(**told)]
 
 
+def test_a_record_of_before_phases_were_counted_concerns_all(tmp_path):
+    (tmp_path / "rewinds.json").write_text('[{"step": 100, "spike": 130}]')
+    skipped = [phase.skipped for phase in without(plan((0,), (110,)), rewind.read(tmp_path)).plan]
+    assert skipped == [((100, 110),), ((0, 20),)]
+
+
 @pytest.mark.parametrize("text", ["[", '[{"step": 1}]', '{"a": 1}', '[{"step": 1, "spike": "x"}]'])
 def test_a_spoilt_file_is_one_line(tmp_path, text):
     (tmp_path / "rewinds.json").write_text(text)
