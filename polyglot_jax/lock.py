@@ -73,7 +73,16 @@ def _on_disk(workdir: epath.Path) -> Iterator[Callable[[], None]]:
         def still_ours() -> None:
             # By what it says: not every file system tells whether two files are the same one.
             path = workdir / FILE
-            if not path.exists() or path.read_bytes() != mine:
+            try:
+                owner = path.read_bytes()
+            except (FileNotFoundError, NotADirectoryError):
+                owner = b""
+            if owner and owner != mine:  # on a disk without locks
+                raise OSError(
+                    f"{workdir} was taken over by {owner.decode(errors='replace')}; nothing more "
+                    "is saved"
+                )
+            if not owner:
                 raise OSError(
                     f"{path} is no longer the file that this run holds: the workdir was moved or "
                     "deleted, or somebody removed the lock; nothing more is saved. Put it back "
@@ -83,7 +92,9 @@ def _on_disk(workdir: epath.Path) -> Iterator[Callable[[], None]]:
         try:
             yield still_ours
         finally:
-            file.truncate(0)
+            file.seek(0)
+            if file.read() == mine:
+                file.truncate(0)
 
 
 @contextmanager

@@ -171,8 +171,11 @@ class RunLog:
                 self._path.write_text("".join(self._lines))
             else:
                 os.fsync(self._jsonl.fileno())
-                is_there = self._path.exists()
-                if not is_there or files.stat(self._path).length != self._jsonl.tell():
+                try:
+                    length = files.stat(self._path).length
+                except (FileNotFoundError, NotADirectoryError):
+                    length = -1
+                if length != self._jsonl.tell():
                     raise OSError("it was moved, deleted or changed while the run wrote to it")
 
     @contextmanager

@@ -30,12 +30,16 @@ def validate(experiment: "Experiment") -> None:
         for field, value in values.items() if isinstance(values, dict) else ():
             finite = not isinstance(value, float) or math.isfinite(value)
             _check(finite, f"{section}.{field}={value}: must be a finite number")
-            fits = type(value) is not int or field == "seed" or abs(value) <= LARGEST
-            _check(fits, f"{section}.{field}={value}: must be at most {LARGEST:,}")
     for path, choices in CHOICES.items():
         section, field = path.split(".")
         value = getattr(getattr(e, section), field)
         _check(value in choices, f"{path}={value!r}: choose one of {', '.join(choices)}")
+
+    for path, value in (
+        ("train.steps", t.steps),
+        ("health.max_nonfinite", e.health.max_nonfinite),
+    ):
+        _check(value <= LARGEST, f"{path}={value}: must be at most {LARGEST:,}")
 
     positive = {
         "model": (

@@ -249,6 +249,13 @@ def test_what_no_device_can_count_is_refused(item: str) -> None:
         config.load_experiment("ko_tiny", [item])
 
 
+def test_an_interval_may_be_longer_than_any_run() -> None:
+    """As one says "at the end only"; runs that said so must load."""
+    items = ["train.checkpoint_every=10_000_000_000", "train.eval_sequences=10_000_000_000"]
+    experiment = config.load_experiment("ko_tiny", items)
+    assert config.from_dict(config.to_dict(experiment)) == experiment
+
+
 def test_text_names_every_field_once_in_order() -> None:
     def leaves(value: object) -> int:
         if isinstance(value, dict):

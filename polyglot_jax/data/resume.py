@@ -9,6 +9,8 @@ from typing import Any
 
 from polyglot_jax.data.mixture import skip
 
+HELD_OUT = "held-out split"
+
 
 def check_same(saved: dict[str, Any], current: dict[str, Any], step: int) -> None:
     """Checks that a plan leaves the batches before `step` as they were.
@@ -23,7 +25,7 @@ def check_same(saved: dict[str, Any], current: dict[str, Any], step: int) -> Non
     Raises:
       ValueError: names everything that differs, and what to do.
     """
-    if "held_out" not in saved:  # of before it was recorded
+    if isinstance(saved, dict) and "held_out" not in saved:  # of before it was recorded
         current = {**current, "held_out": {}}
     new = _past(current, step)
     try:
@@ -39,10 +41,12 @@ def check_same(saved: dict[str, Any], current: dict[str, Any], step: int) -> Non
         if old.get(key) != new.get(key)
     ]
     if differences:
+        is_trained_on = any(not text.startswith(HELD_OUT) for text in differences)
+        append = f"append a phase from step {step} on to data.plan, " if is_trained_on else ""
         raise ValueError(
             f"the data differs from what the checkpoint at step {step} was trained on "
-            f"({'; '.join(differences)}); restore it, append a phase from step {step} on to "
-            "data.plan, or start in a new --workdir"
+            f"({'; '.join(differences)}); restore it, {append}"
+            "or start in a new --workdir"
         )
 
 
@@ -64,9 +68,7 @@ def _past(fingerprint: dict[str, Any], step: int) -> dict[str, Any]:
             past[f"{where}.skipped"] = [pair for pair in phase["skipped"] if pair[1] <= last]
             for name, manifest in phase["manifests"].items():
                 past[f"manifest of source {name!r} in {where}"] = manifest
-                past[f"held-out split of source {name!r}"] = fingerprint.get("held_out", {}).get(
-                    name
-                )
+                past[f"{HELD_OUT} of source {name!r}"] = fingerprint.get("held_out", {}).get(name)
             past[f"turns of the sources in {where}"] = phase["turns"]
     return past
 

@@ -45,7 +45,10 @@ def read(workdir: epath.PathLike) -> list[Rewind]:
             values = json.loads(path.read_text())
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from error
-    return list(typed.build(tuple[Rewind, ...], distributed.agreed(values), where=str(path)))
+    rewinds = typed.build(tuple[Rewind, ...], distributed.agreed(values), where=str(path))
+    if any(rewind.phases < 1 for rewind in rewinds):
+        raise ValueError(f"{path}: phases must be at least 1")
+    return list(rewinds)
 
 
 def begin(workdir: epath.PathLike, rewind: Rewind) -> None:

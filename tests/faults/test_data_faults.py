@@ -99,10 +99,13 @@ def test_another_held_out_split_than_the_run_began_with(whole_run, source):
 def test_a_checkpoint_that_does_not_name_its_held_out_splits_goes_on(whole_run, source):
     saved = checkpoint.read_metadata(whole_run, STEPS)["data"]
     current = saved | {"held_out": {"tiny": "0" * 64}}
-    with pytest.raises(ValueError, match="held-out split of source 'tiny'"):
+    with pytest.raises(ValueError, match=r"'tiny': .*restore it, or start in a new --workdir"):
         check_same(saved, current, STEPS)
     del saved["held_out"]
     check_same(saved, current, STEPS)
+    for spoilt in (None, 3):
+        with pytest.raises(ValueError, match="does not say what data it was trained on"):
+            check_same(spoilt, current, STEPS)
 
 
 def test_a_new_source_in_mid_run_is_recorded(whole_run, tiny_shards, tmp_path):

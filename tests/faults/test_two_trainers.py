@@ -78,6 +78,21 @@ def test_what_is_moved_in_mid_run_ends_it(what, tiny_shards, tmp_path):
     assert "Traceback" not in output
 
 
+def test_without_locks_the_later_trainer_keeps_the_workdir(tmp_path, monkeypatch):
+    def no_locks(*unused: object) -> None:
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    monkeypatch.setattr(lock, "_myself", iter(["process 1 on a", "process 2 on b"]).__next__)
+    with lock.only_trainer(epath.Path(tmp_path)) as first:
+        second = lock.only_trainer(epath.Path(tmp_path))
+        still_ours = second.__enter__()
+        with pytest.raises(OSError, match="was taken over by process 2 on b; nothing more"):
+            first()
+    still_ours()
+    second.__exit__(None, None, None)
+
+
 # ---- in a bucket: TensorStore's store in memory has the same conditional writes
 
 

@@ -74,7 +74,16 @@ def test_a_record_of_before_phases_were_counted_concerns_all(tmp_path):
     assert skipped == [((100, 110),), ((0, 20),)]
 
 
-@pytest.mark.parametrize("text", ["[", '[{"step": 1}]', '{"a": 1}', '[{"step": 1, "spike": "x"}]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[",
+        '[{"step": 1, "spike": 2, "phases": 0}]',
+        '[{"step": 1}]',
+        '{"a": 1}',
+        '[{"step": 1, "spike": "x"}]',
+    ],
+)
 def test_a_spoilt_file_is_one_line(tmp_path, text):
     (tmp_path / "rewinds.json").write_text(text)
     with pytest.raises(ValueError, match=r"rewinds\.json"):
