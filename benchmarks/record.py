@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from polyglot_jax import files
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
 
@@ -101,6 +103,4 @@ def append_section(text: str, path: Path = RESULTS, retire: str | None = None) -
     """
     lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
     kept = "\n".join(line for line in lines if retire is None or not line.startswith(retire))
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(f"{kept}\n\n{text}", encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, f"{kept}\n\n{text}")
